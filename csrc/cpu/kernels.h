@@ -1,0 +1,46 @@
+// The CPU kernels as a table. Each of their source files is compiled once for every instruction set, into a
+// namespace of that name (PYCONVX_ISA), and the fastest table that the machine can run is chosen at run time.
+#pragma once
+
+#include "problem.h"
+
+namespace pyconvx::cpu {
+
+struct Kernels {
+  void (*max_pool2d)(const Pool2dProblem&, const void* input, void* output, void* indices);
+  void (*max_pool2d_backward)(const Pool2dProblem&, const void* grad_output, const void* indices,
+                              void* grad_input);
+  void (*max_pool2d_gather)(const Pool2dProblem&, const void* input, const void* indices, void* output);
+
+  // The place in memory of the first index that points outside its plane, or -1 if none does.
+  int64_t (*first_bad_index)(const Unpool2dProblem&, const void* indices);
+  // These two require that there is none.
+  void (*max_unpool2d)(const Unpool2dProblem&, const void* input, const void* indices, void* output);
+  void (*max_unpool2d_backward)(const Unpool2dProblem&, const void* grad_output, const void* indices,
+                                void* grad_input);
+
+  void (*residual_add)(int64_t count, DType, Activation, const void* x, const void* residual, void* output);
+  void (*relu_backward)(int64_t count, DType, const void* grad_output, const void* output, void* grad_input);
+};
+
+const Kernels& kernels();
+const char* instruction_set();  // of those kernels
+
+}  // namespace pyconvx::cpu
+
+#ifdef PYCONVX_ISA
+namespace pyconvx::cpu::PYCONVX_ISA {
+
+void max_pool2d(const Pool2dProblem&, const void* input, void* output, void* indices);
+void max_pool2d_backward(const Pool2dProblem&, const void* grad_output, const void* indices,
+                         void* grad_input);
+void max_pool2d_gather(const Pool2dProblem&, const void* input, const void* indices, void* output);
+int64_t first_bad_index(const Unpool2dProblem&, const void* indices);
+void max_unpool2d(const Unpool2dProblem&, const void* input, const void* indices, void* output);
+void max_unpool2d_backward(const Unpool2dProblem&, const void* grad_output, const void* indices,
+                           void* grad_input);
+void residual_add(int64_t count, DType, Activation, const void* x, const void* residual, void* output);
+void relu_backward(int64_t count, DType, const void* grad_output, const void* output, void* grad_input);
+
+}  // namespace pyconvx::cpu::PYCONVX_ISA
+#endif

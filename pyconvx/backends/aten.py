@@ -1,0 +1,183 @@
+"""Backend ``aten``: torch's own operations, on any device; what is left when nothing of ours can run.
+
+What torch has no form of (unequal padding, offsets as indices, an unpooling that is deterministic) is put together from
+torch's operations here, so that every problem has a backend on every device.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .._problem import FORMATS
+from ..errors import InvalidCall
+from . import Backend
+
+_CONVOLUTION_BACKWARD = torch.ops.aten.convolution_backward.default
+_MAX_POOL_BACKWARD = torch.ops.aten.max_pool2d_with_indices_backward.default
+
+
+def is_symmetric(padding: Any) -> bool:
+    return padding[0] == padding[1] and padding[2] == padding[3]
+
+
+def padded(input: Tensor, padding: Any, value: float = 0.0) -> Tensor:
+    """Return a copy of the input with (top, bottom, left, right) rows and columns of ``value`` around each plane."""
+    top, bottom, left, right = padding
+    return F.pad(input, (left, right, top, bottom), value=value)
+
+
+def cropped(image: Tensor, padding: Any) -> Tensor:
+    """Undo ``padded``."""
+    top, bottom, left, right = padding
+    return image[:, :, top : image.shape[2] - bottom, left : image.shape[3] - right]
+
+
+def _epilogue_(output: Tensor, residual: Tensor | None, activation: str) -> Tensor:
+    """output = activation(output + residual)."""
+    if residual is not None:
+        output.add_(residual)
+    return output.relu_() if activation == "relu" else output
+
+
+class Aten(Backend):
+    name = "aten"
+    summary = "torch's own operations, on any device"
+    devices = None
+
+    def can_run(self, operation: str, problem: Any) -> str | None:
+        if operation.startswith("max_pool2d") and not is_symmetric(problem.padding):
+            return f"torch pools with the same padding on opposite sides only, not {problem.padding}"
+        return None
+
+    def details(self) -> dict[str, str]:
+        return {"torch": torch.__version__}
+
+    def conv2d(self, problem, input, weight, bias, residual, stride, padding, dilation, groups, activation):
+        if is_symmetric(padding):
+            output = torch.conv2d(input, weight, bias, stride, padding[::2], dilation, groups)
+        else:
+            output = torch.conv2d(padded(input, padding), weight, bias, stride, 0, dilation, groups)
+        return dense(_epilogue_(output, residual, activation), problem)
+
+    def conv2d_dgrad(self, problem, grad_output, weight, input_size, stride, padding, dilation, groups):
+        crop, padding = ((0, 0, 0, 0), padding[::2]) if is_symmetric(padding) else (padding, (0, 0))
+        height, width = input_size[0] + crop[0] + crop[1], input_size[1] + crop[2] + crop[3]
+        shape = (grad_output.shape[0], weight.shape[1] * groups, height, width)
+        # Only the sizes of the input matter to its gradient; its values are never read.
+        grad_input, _, _ = _CONVOLUTION_BACKWARD(
+            grad_output, grad_output.new_empty(shape), weight, None, stride, padding, dilation, False,
+            (0, 0), groups, (True, False, False),
+        )  # fmt: skip
+        return dense(cropped(grad_input, crop), problem)
+
+    def conv2d_wgrad(self, problem, grad_output, input, filter_size, stride, padding, dilation, groups, bias):
+        if not is_symmetric(padding):
+            input, padding = padded(input, padding), (0, 0, 0, 0)
+        filters = grad_output.shape[1]
+        weight = input.new_empty((filters, input.shape[1] // groups, *filter_size))
+        _, grad_weight, grad_bias = _CONVOLUTION_BACKWARD(
+            grad_output, input, weight, (filters,), stride, padding[::2], dilation, False, (0, 0), groups,
+            (False, True, bias),
+        )  # fmt: skip
+        return dense(grad_weight, problem), grad_bias if bias else input.new_empty((0,))
+
+    def conv_transpose2d(self, problem, input, weight, bias, stride, padding, output_padding, dilation, groups):
+        if is_symmetric(padding):
+            output = torch.conv_transpose2d(
+                input, weight, bias, stride, padding[::2], output_padding, groups, dilation
+            )
+        else:
+            whole = torch.conv_transpose2d(input, weight, bias, stride, 0, output_padding, groups, dilation)
+            output = cropped(whole, padding)
+        return dense(output, problem)
+
+    def max_pool2d(self, problem, input, kernel_size, stride, padding, dilation, ceil_mode, index_dtype):
+        geometry = (kernel_size, stride, padding[::2], dilation, ceil_mode)
+        if index_dtype is None:
+            return dense(F.max_pool2d(input, *geometry), problem), input.new_empty((0,), dtype=torch.uint8)
+        output, flat = F.max_pool2d(input, *geometry, return_indices=True)
+        indices = flat if index_dtype is torch.int64 else _offsets(flat, problem).to(index_dtype)
+        return dense(output, problem), dense(indices, problem)
+
+    def max_pool2d_backward(
+        self, problem, grad_output, indices, input_size, kernel_size, stride, padding, dilation, ceil_mode
+    ):
+        flat, inside = _flat(indices, problem)
+        image = grad_output.new_empty((*grad_output.shape[:2], *input_size))
+        grad_input = _MAX_POOL_BACKWARD(
+            grad_output * inside, image, kernel_size, stride, padding[::2], dilation, ceil_mode, flat * inside
+        )
+        return dense(grad_input, problem)
+
+    def max_pool2d_gather(self, problem, input, indices, kernel_size, stride, padding, dilation, ceil_mode):
+        flat, inside = _flat(indices, problem)
+        values = input.flatten(2).gather(2, (flat * inside).flatten(2)).view(indices.shape)
+        return dense(values * inside, problem)
+
+    def max_unpool2d(self, problem, input, indices, kernel_size, stride, padding, dilation, output_size):
+        flat, winners = _winners(indices, problem)
+        planes = input.new_zeros((*input.shape[:2], problem.h * problem.w + 1))
+        planes.scatter_(2, torch.where(winners, flat, problem.h * problem.w), input.flatten(2))
+        return dense(planes[:, :, :-1].unflatten(2, (problem.h, problem.w)), problem)
+
+    def max_unpool2d_backward(self, problem, grad_output, indices, kernel_size, stride, padding, dilation, output_size):
+        flat, winners = _winners(indices, problem)
+        values = torch.where(winners, grad_output.flatten(2).gather(2, flat), 0)
+        return dense(values.view(indices.shape), problem)
+
+    def residual_add(self, problem, x, residual, activation):
+        output = torch.add(x, residual, out=torch.empty_like(x))
+        return output.relu_() if activation == "relu" else output
+
+    def relu_backward(self, problem, grad_output, output):
+        return torch.where(output <= 0, 0, grad_output, out=torch.empty_like(output))
+
+
+def dense(tensor: Tensor, problem: Any) -> Tensor:
+    """Return the tensor in the layout that the problem's results have; no copy where it is in it already."""
+    return tensor.contiguous(memory_format=FORMATS[problem.layout])
+
+
+def _flat(indices: Tensor, problem: Any) -> tuple[Tensor, Tensor]:
+    """Return positions in the plane (int64) for indices of any form, and whether each lies inside it."""
+    if indices.dtype is torch.int64:
+        return indices, (indices >= 0) & (indices < problem.h * problem.w)
+    offsets = indices.to(torch.int64)
+    top, _, left, _ = problem.padding
+    rows = torch.arange(indices.shape[2], device=indices.device)[:, None] * problem.stride[0] - top
+    columns = torch.arange(indices.shape[3], device=indices.device) * problem.stride[1] - left
+    rows = rows + offsets.div(problem.s, rounding_mode="floor") * problem.dilation[0]
+    columns = columns + offsets.remainder(problem.s) * problem.dilation[1]
+    inside = (rows >= 0) & (rows < problem.h) & (columns >= 0) & (columns < problem.w)
+    return rows * problem.w + columns, inside & (offsets >= 0) & (offsets < problem.r * problem.s)
+
+
+def _offsets(flat: Tensor, problem: Any) -> Tensor:
+    """Return offsets in the window for positions in the plane."""
+    top, _, left, _ = problem.padding
+    rows = flat.div(problem.w, rounding_mode="floor")
+    columns = flat.remainder(problem.w)
+    rows = rows - torch.arange(flat.shape[2], device=flat.device)[:, None] * problem.stride[0] + top
+    columns = columns - torch.arange(flat.shape[3], device=flat.device) * problem.stride[1] + left
+    taps = rows.div(problem.dilation[0], rounding_mode="floor") * problem.s
+    return taps + columns.div(problem.dilation[1], rounding_mode="floor")
+
+
+def _winners(indices: Tensor, problem: Any) -> tuple[Tensor, Tensor]:
+    """Return each pooled value's position and whether it is the last of those that name it; (N, C, P*Q) both.
+
+    Raises:
+        InvalidCall: an index lies outside the plane.
+    """
+    flat, inside = _flat(indices, problem)
+    if not inside.all():
+        n, c, p, q = (~inside).nonzero()[0].tolist()
+        raise InvalidCall(outside_plane(indices[n, c, p, q].item(), (n, c, p, q), problem))
+    flat = flat.flatten(2)
+    order = torch.arange(flat.shape[2], device=flat.device).expand_as(flat)
+    last = flat.new_full((*flat.shape[:2], problem.h * problem.w), -1).scatter_reduce_(2, flat, order, "amax")
+    return flat, last.gather(2, flat) == order

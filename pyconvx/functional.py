@@ -1,0 +1,328 @@
+"""The operations as functions, with the signatures and the meaning of ``torch.nn.functional``, and the fused forms.
+
+Where torch takes ``padding`` as an int or a pair, these also take ``(top, bottom, left, right)``. Every function takes
+batched (N, C, H, W) and unbatched (C, H, W) images, contiguous or channels_last, of float64, float32, bfloat16 or
+float16, and gives results of the same dtype in the same layout. Bad arguments raise :class:`pyconvx.InvalidCall`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, is_autocast_enabled
+from torch.amp.autocast_mode import is_autocast_available
+
+from . import ops
+from .ops._checks import FLOATING, check_choice, check_operand, name_of, refuse, show
+
+__all__ = ["add_relu", "conv2d", "conv_transpose2d", "max_pool2d", "max_unpool2d", "residual_add"]
+
+_INT = (int, torch.SymInt)
+Size2d = int | Sequence[int]
+
+
+def conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Size2d = 1,
+    padding: Size2d | str = 0,
+    dilation: Size2d = 1,
+    groups: int = 1,
+    *,
+    activation: str | None = None,
+    residual: Tensor | None = None,
+) -> Tensor:
+    """Convolve: output = activation(input * weight + bias + residual), summed as cross-correlation, as torch does.
+
+    P = floor((H + top + bottom - dilation * (R - 1) - 1) / stride) + 1, and Q likewise.
+
+    Args:
+        input: (N, C, H, W) or (C, H, W).
+        weight: filters, (K, C / groups, R, S).
+        bias: (K,), or None.
+        stride: step of the window, an int or (vertical, horizontal).
+        padding: zeros around the image: an int, (vertical, horizontal), (top, bottom, left, right), ``'valid'`` (none)
+            or ``'same'``: as many as give P = ceil(H / stride); an odd one goes to the bottom and to the right.
+        dilation: distance of a filter's taps, an int or (vertical, horizontal).
+        groups: number of slices into which channels and filters are divided; each filter sees one slice.
+        activation: ``'relu'`` (a NaN stays one) or None.
+        residual: added before the activation, with the shape of the output (He et al. 2015, section 3.2), or None.
+
+    Returns:
+        (N, K, P, Q), or (K, P, Q) for an unbatched input.
+
+    Raises:
+        InvalidCall: the tensors do not fit together, or the geometry makes no sense; the message says what to do.
+        BackendRefusal: the backend that is forced cannot run it.
+    """
+    if is_autocast_enabled(input.device.type):
+        input, weight, bias, residual = _autocast(input, weight, bias, residual)
+    stride, dilation = pair("conv2d", "stride", stride), pair("conv2d", "dilation", dilation)
+    if type(padding) is not int:
+        padding = _padding("conv2d", padding, input, weight, stride, dilation)
+    else:
+        padding = (padding, padding, padding, padding)
+    activation = activation or "none"
+    if input.dim() == 3:
+        residual = None if residual is None else residual.unsqueeze(0)
+        args = (input.unsqueeze(0), weight, bias, residual, stride, padding, dilation, groups, activation)
+        return ops.conv2d(*args).squeeze(0)
+    return ops.conv2d(input, weight, bias, residual, stride, padding, dilation, groups, activation)
+
+
+def conv_transpose2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Size2d = 1,
+    padding: Size2d = 0,
+    output_padding: Size2d = 0,
+    groups: int = 1,
+    dilation: Size2d = 1,
+) -> Tensor:
+    """Transposed convolution, the gradient of a convolution run forward: the learnable unpooling.
+
+    H = (P - 1) * stride - top - bottom + dilation * (R - 1) + 1 + output_padding, and W likewise (Dumoulin and Visin
+    2016, chapter 4).
+
+    Args:
+        input: (N, C, P, Q) or (C, P, Q).
+        weight: filters, (C, K / groups, R, S).
+        bias: (K,), or None.
+        stride: step at which input values are laid out, an int or (vertical, horizontal).
+        padding: rows and columns cut off the output: an int, (vertical, horizontal) or (top, bottom, left, right).
+        output_padding: rows and columns more at the bottom and at the right, less than the stride or the dilation.
+        groups: number of slices into which channels and filters are divided.
+        dilation: distance of a filter's taps, an int or (vertical, horizontal).
+
+    Returns:
+        (N, K, H, W), or (K, H, W) for an unbatched input.
+
+    Raises:
+        InvalidCall: the tensors do not fit together, or the geometry makes no sense; the message says what to do.
+        BackendRefusal: the backend that is forced cannot run it.
+    """
+    name = "conv_transpose2d"
+    if is_autocast_enabled(input.device.type):
+        input, weight, bias = _autocast(input, weight, bias)
+    stride, dilation = pair(name, "stride", stride), pair(name, "dilation", dilation)
+    output_padding = pair(name, "output_padding", output_padding)
+    padding = sides(name, padding)
+    args = (weight, bias, stride, padding, output_padding, dilation, groups)
+    if input.dim() == 3:
+        return ops.conv_transpose2d(input.unsqueeze(0), *args).squeeze(0)
+    return ops.conv_transpose2d(input, *args)
+
+
+def max_pool2d(
+    input: Tensor,
+    kernel_size: Size2d,
+    stride: Size2d | None = None,
+    padding: Size2d = 0,
+    dilation: Size2d = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+    *,
+    index_dtype: torch.dtype = torch.int64,
+) -> Any:
+    """Take the maximum of every window; NaN counts as larger than any number, and of equal values the first wins.
+
+    P = floor((H + top + bottom - dilation * (R - 1) - 1) / stride) + 1, and Q likewise; with ``ceil_mode`` rounded up,
+    less a window that would start beyond the input.
+
+    Args:
+        input: (N, C, H, W) or (C, H, W).
+        kernel_size: (R, S) of the window, or an int for both.
+        stride: step of the window, an int or (vertical, horizontal); the kernel_size if None.
+        padding: rows and columns of -inf around the image, at most half a window on each side: an int, (vertical,
+            horizontal) or (top, bottom, left, right).
+        dilation: distance of a window's taps, an int or (vertical, horizontal).
+        ceil_mode: whether a last window that only partly covers the input counts.
+        return_indices: whether to return where the maxima stood, for ``max_unpool2d``.
+        index_dtype: form of the indices: int64, torch's, is the position h * W + w in the plane; uint8 (windows of up
+            to 255 elements) and int32 are the offset r * S + s in the window, and need an eighth or a half of the memory.
+
+    Returns:
+        (N, C, P, Q), and with ``return_indices`` a pair of it and the indices, of the same shape and layout.
+
+    Raises:
+        InvalidCall: the geometry makes no sense, or the window is too large for the index_dtype.
+        BackendRefusal: the backend that is forced cannot run it.
+    """
+    name = "max_pool2d"
+    kernel_size = pair(name, "kernel_size", kernel_size)
+    # torch.nn.functional reads an empty stride as none given, and OpInfo's samples use it.
+    stride = kernel_size if stride is None or stride == [] else pair(name, "stride", stride)
+    dilation = pair(name, "dilation", dilation)
+    geometry = (kernel_size, stride, sides(name, padding), dilation, bool(ceil_mode))
+    if return_indices:
+        check_choice(name, "index_dtype", index_dtype, (torch.uint8, torch.int32, torch.int64))
+        index = index_dtype
+    else:
+        # A gradient needs the winners; the forward pass alone does not look for them.
+        index = ops.offset_dtype(kernel_size) if _differentiated(input) else None
+    unbatched = input.dim() == 3
+    output, indices = ops.max_pool2d(input.unsqueeze(0) if unbatched else input, *geometry, index)
+    if unbatched:
+        output = output.squeeze(0)
+        indices = indices.squeeze(0) if return_indices else indices
+    return (output, indices) if return_indices else output
+
+
+def max_unpool2d(
+    input: Tensor,
+    indices: Tensor,
+    kernel_size: Size2d,
+    stride: Size2d | None = None,
+    padding: Size2d = 0,
+    output_size: Sequence[int] | None = None,
+    *,
+    dilation: Size2d = 1,
+) -> Tensor:
+    """Put pooled values back where they stood, with zeros everywhere else (Zeiler, Taylor and Fergus 2011).
+
+    Deterministic: where windows overlapped and several indices name one place, the last pooled position in row-major
+    order wins, and it alone receives the gradient.
+
+    Args:
+        input: pooled values, (N, C, P, Q) or (C, P, Q).
+        indices: what ``max_pool2d(..., return_indices=True)`` returned, in any of its forms; of the input's shape.
+        kernel_size, stride, padding, dilation: of the pooling that is undone.
+        output_size: (H, W), or the whole size, of the image that was pooled; if None, the size with
+            H = (P - 1) * stride - top - bottom + dilation * (R - 1) + 1, and W likewise.
+
+    Returns:
+        (N, C, H, W), or (C, H, W) for an unbatched input.
+
+    Raises:
+        InvalidCall: an index lies outside the output, or the output_size cannot have been pooled to the input's size.
+        BackendRefusal: the backend that is forced cannot run it.
+    """
+    name = "max_unpool2d"
+    if is_autocast_enabled(input.device.type) and input.device.type == "cpu" and input.dtype != torch.float64:
+        input = input.float()  # as torch's own, which autocast runs in float32 on CPUs
+    kernel_size = pair(name, "kernel_size", kernel_size)
+    stride = kernel_size if stride is None else pair(name, "stride", stride)
+    padding, dilation = sides(name, padding), pair(name, "dilation", dilation)
+    if input.dim() not in (3, 4):
+        check_operand(name, "input", input, 4)
+    size = _unpooled_size(input.shape[-2:], kernel_size, stride, padding, dilation, output_size)
+    if input.dim() == 3:
+        return ops.max_unpool2d(
+            input.unsqueeze(0), indices.unsqueeze(0), kernel_size, stride, padding, dilation, size
+        ).squeeze(0)
+    return ops.max_unpool2d(input, indices, kernel_size, stride, padding, dilation, size)
+
+
+def residual_add(x: Tensor, residual: Tensor, activation: str | None = None) -> Tensor:
+    """Add the two branches of a residual block: activation(x + residual) (He et al. 2015, section 3.2).
+
+    Args:
+        x, residual: tensors of one shape, of any rank.
+        activation: ``'relu'`` (a NaN stays one) or None.
+
+    Returns:
+        A tensor of the shape and strides of ``x``.
+
+    Raises:
+        InvalidCall: the shapes, dtypes or devices differ (under autocast the wider dtype is taken).
+    """
+    if x.dtype != residual.dtype and is_autocast_enabled(x.device.type):
+        dtype = torch.promote_types(x.dtype, residual.dtype)
+        x, residual = x.to(dtype), residual.to(dtype)
+    return ops.residual_add(x, residual, activation or "none")
+
+
+def add_relu(x: Tensor, residual: Tensor) -> Tensor:
+    """Return relu(x + residual) in one pass over memory: ``residual_add(x, residual, activation='relu')``."""
+    return residual_add(x, residual, "relu")
+
+
+def _differentiated(input: Tensor) -> bool:
+    """Whether a derivative, in either direction, may be asked of a call on ``input``."""
+    return (torch.is_grad_enabled() and input.requires_grad) or ops.is_transformed()
+
+
+def _autocast(*tensors: Tensor | None) -> list[Any]:
+    """Cast what autocast's list of convolutions would: every floating operand but float64."""
+    device = tensors[0].device.type  # type: ignore[union-attr]
+    dtype = torch.get_autocast_dtype(device)
+    return [
+        tensor.to(dtype) if tensor is not None and tensor.dtype in FLOATING and tensor.dtype != torch.float64 else tensor
+        for tensor in tensors
+    ]
+
+
+def pair(op: str, name: str, value: Any) -> tuple[int, int]:
+    """Read an int, or one or two ints in a sequence, as (vertical, horizontal)."""
+    if type(value) is int:
+        return value, value
+    sizes = tuple(value) if isinstance(value, (tuple, list, torch.Size)) else (value,)
+    if len(sizes) not in (1, 2) or not all(isinstance(size, _INT) for size in sizes):
+        refuse(op, f"{name} is {value!r}, expected an int or a pair of ints, (vertical, horizontal)")
+    return sizes * 2 if len(sizes) == 1 else sizes
+
+
+def sides(op: str, value: Any) -> tuple[int, int, int, int]:
+    """Read an int, a pair or four ints as (top, bottom, left, right)."""
+    if type(value) is int:
+        return value, value, value, value
+    sizes = tuple(value) if isinstance(value, (tuple, list, torch.Size)) else (value,)
+    if len(sizes) not in (1, 2, 4) or not all(isinstance(size, _INT) for size in sizes):
+        refuse(op, f"padding is {value!r}, expected an int, (vertical, horizontal) or (top, bottom, left, right)")
+    if len(sizes) == 4:
+        return sizes
+    vertical, horizontal = sizes[0], sizes[-1]
+    return vertical, vertical, horizontal, horizontal
+
+
+def _padding(op: str, padding: Any, input: Tensor, weight: Tensor, stride: Any, dilation: Any) -> tuple[int, int, int, int]:
+    """Read conv2d's padding, the strings included, as (top, bottom, left, right)."""
+    if not isinstance(padding, str):
+        return sides(op, padding)
+    check_choice(op, "padding", padding, ("same", "valid"))
+    if padding == "valid":
+        return 0, 0, 0, 0
+    if input.dim() not in (3, 4) or weight.dim() != 4 or min(stride) < 1:
+        return 0, 0, 0, 0  # the operation refuses these with its own sentences
+    top, bottom = _same(input.shape[-2], weight.shape[2], stride[0], dilation[0])
+    left, right = _same(input.shape[-1], weight.shape[3], stride[1], dilation[1])
+    return top, bottom, left, right
+
+
+def _same(size: int, taps: int, stride: int, dilation: int) -> tuple[int, int]:
+    """Return the padding before and after that gives ceil(size / stride) outputs; an odd one goes after."""
+    outputs = (size + stride - 1) // stride
+    total = max((outputs - 1) * stride + dilation * (taps - 1) + 1 - size, 0)
+    return total // 2, total - total // 2
+
+
+def _unpooled_size(pooled: Any, kernel_size: Any, stride: Any, padding: Any, dilation: Any, output_size: Any) -> Any:
+    """Return (H, W), checked to be a size that the pooling takes to ``pooled``."""
+    default = tuple(
+        (pooled[axis] - 1) * stride[axis]
+        - padding[2 * axis]
+        - padding[2 * axis + 1]
+        + dilation[axis] * (kernel_size[axis] - 1)
+        + 1
+        for axis in (0, 1)
+    )
+    if output_size is None:
+        return default
+    if not isinstance(output_size, (tuple, list, torch.Size)) or not all(isinstance(size, _INT) for size in output_size):
+        refuse("max_unpool2d", f"output_size is {output_size!r}, expected ints: (H, W), or the size of the pooled image")
+    if len(output_size) not in (2, 3, 4):
+        refuse("max_unpool2d", f"output_size has {len(output_size)} sizes, {show(output_size)}, expected (H, W), or the "
+                               f"size of the image that was pooled")  # fmt: skip
+    size = tuple(output_size[-2:])
+    for axis in (0, 1):
+        low, high = default[axis] - stride[axis], default[axis] + stride[axis]
+        if not low < size[axis] < high:
+            refuse("max_unpool2d", f"output_size is {show(output_size)}, expected its last two sizes between "
+                                   f"{show([d - s + 1 for d, s in zip(default, stride, strict=True)])} and "
+                                   f"{show([d + s - 1 for d, s in zip(default, stride, strict=True)])}: other images are "
+                                   f"not pooled to {pooled[0]} x {pooled[1]}")  # fmt: skip
+    return size

@@ -1,0 +1,45 @@
+"""Pooling and unpooling layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import functional
+
+
+class MaxPool2d(torch.nn.MaxPool2d):
+    """``torch.nn.MaxPool2d`` by :func:`pyconvx.max_pool2d`.
+
+    Same constructor, plus ``index_dtype``: with ``return_indices``, torch.int64 (torch's form), or torch.uint8 or
+    torch.int32 for offsets in the window, which :class:`MaxUnpool2d` takes as well.
+
+    Shape: (N, C, H, W) -> (N, C, P, Q), or without N; the indices likewise.
+    """
+
+    index_dtype: torch.dtype = torch.int64
+
+    def __init__(self, *args: Any, index_dtype: torch.dtype = torch.int64, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if index_dtype != MaxPool2d.index_dtype:
+            self.index_dtype = index_dtype
+
+    def forward(self, input: Tensor) -> Any:
+        """Return the maxima and, with ``return_indices``, where they stood."""
+        return functional.max_pool2d(
+            input, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode, self.return_indices,
+            index_dtype=self.index_dtype,
+        )  # fmt: skip
+
+
+class MaxUnpool2d(torch.nn.MaxUnpool2d):
+    """``torch.nn.MaxUnpool2d`` by :func:`pyconvx.max_unpool2d`: same constructor; deterministic.
+
+    Shape: (N, C, P, Q) -> (N, C, H, W), or without N.
+    """
+
+    def forward(self, input: Tensor, indices: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """Return the unpooled image; ``output_size`` is the size of the image that was pooled."""
+        return functional.max_unpool2d(input, indices, self.kernel_size, self.stride, self.padding, output_size)

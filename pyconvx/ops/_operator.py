@@ -1,0 +1,210 @@
+"""How an operation meets PyTorch: one class per operation, registered once as ``pyconvx::<name>``.
+
+A subclass of :class:`Operator` states an operation's schema, its problem, its fake (shapes and strides), what it saves,
+its backward, its forward derivative and its batching rule, each once. :class:`Operator` derives from them
+
+* the dispatcher's registrations (kernel, fake, autograd, vmap) that torch.compile, torch.export and opcheck see;
+* two ``autograd.Function`` classes, because no single form serves everybody: functorch and forward AD need
+  ``setup_context`` and ``jvp``; plain training is three times cheaper per call without them;
+* the route: a call takes the cheapest of these roads that is right for it.
+
+    compiling, exporting          -> the op, with its registered autograd
+    functorch or forward AD       -> the Function with setup_context, jvp and vmap
+    a gradient is wanted          -> the Function without
+    otherwise                     -> the kernel
+
+The kernel is called straight, past the dispatcher, when the operands are plain tensors and nobody listens (no mode, no
+subclass, no tracer); else the op is called below autograd, so that modes and subclasses see it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch._C import _any_requires_grad, _are_functorch_transforms_active, _AutoDispatchBelowAutograd
+from torch._C import _get_tracing_state, _len_torch_dispatch_stack
+from torch.autograd import Function, forward_ad
+from torch.compiler import is_compiling
+
+from .. import backends
+
+LIBRARY = torch.library.Library("pyconvx", "DEF")
+_PLAIN = frozenset({Tensor, torch.nn.Parameter, type(None)})
+_MAX_CHOICES = 4096
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The backend that runs one signature of an operation, and the reasons of those before it that cannot."""
+
+    problem: Any
+    backend: backends.Backend
+    refusals: dict[str, str]
+    run: Callable[..., Any]
+
+
+class Operator:
+    """Base of every operation; see the module's docstring. Subclasses are instantiated once, in their module."""
+
+    schema: ClassVar[str]
+    """The schema, tensors first."""
+    tensors: ClassVar[int]
+    """The number of leading tensor arguments, optional ones included."""
+
+    observer: ClassVar[Callable[[str, Choice, tuple[Any, ...]], Any] | None] = None
+    """While set, called with the name, the choice and the arguments of every kernel run, which it must then run and
+    return the results of; see ``pyconvx.explain``."""
+
+    # What a subclass states.
+
+    def check(self, *args: Any) -> None:
+        """Raise InvalidCall unless the tensors fit together; sizes may be symbolic."""
+        raise NotImplementedError
+
+    def problem(self, *args: Any) -> Any:
+        """Return the problem that backends are asked about; raise InvalidCall where its geometry makes no sense."""
+        raise NotImplementedError
+
+    def fake(self, *args: Any) -> Any:
+        """Return empty results with the exact shapes and strides that the kernel gives; sizes may be symbolic."""
+        raise NotImplementedError
+
+    def save(self, ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        """Keep on ``ctx`` what backward and jvp need."""
+        raise NotImplementedError
+
+    def backward(self, ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        """Return the gradients of the tensor arguments, in terms of operations that have gradients themselves."""
+        raise NotImplementedError
+
+    def jvp(self, ctx: Any, *tangents: Tensor | None) -> Any:
+        """Return the tangents of the results; ``tangents`` belong to the tensor arguments."""
+        raise NotImplementedError
+
+    def vmap(self, info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Any, Any]:
+        """Run a batch of calls as one: return the results and the position of their batch dimension."""
+        raise NotImplementedError
+
+    # What follows from it.
+
+    def __init__(self) -> None:
+        self.name = self.schema.partition("(")[0]
+        qualified = f"pyconvx::{self.name}"
+        LIBRARY.define(self.schema, tags=(torch.Tag.pt2_compliant_tag,))
+        LIBRARY.impl(self.name, self._kernel_of_dispatcher, "CompositeExplicitAutograd")
+        self.op = getattr(torch.ops.pyconvx, self.name).default
+        options = len(self.op._schema.arguments) - self.tensors
+        no_gradients = (None,) * options
+
+        def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+            if all(grad is None for grad in grads):
+                return (None,) * (self.tensors + options)
+            return self.backward(ctx, *grads) + no_gradients
+
+        def save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+            ctx.set_materialize_grads(False)
+            self.save(ctx, _hashable(inputs), output)
+
+        torch.library.register_fake(qualified, self._checked_fake, lib=LIBRARY)
+        torch.library.register_autograd(qualified, backward, setup_context=save, lib=LIBRARY)
+        torch.library.register_vmap(qualified, self.vmap, lib=LIBRARY)
+
+        def forward_and_save(ctx: Any, *args: Any) -> Any:
+            output = self._forward(*args)
+            save(ctx, args, output)
+            return output
+
+        title = "".join(word.capitalize() for word in self.name.split("_"))
+        shared = {"backward": staticmethod(backward)}
+        self._training = type(f"{title}Training", (Function,), {"forward": staticmethod(forward_and_save), **shared})
+        self._transformed = type(
+            f"{title}Transformed",
+            (Function,),
+            {
+                "forward": staticmethod(self._forward),
+                "setup_context": staticmethod(save),
+                "jvp": staticmethod(lambda ctx, *tangents: self.jvp(ctx, *tangents[: self.tensors])),
+                "vmap": staticmethod(self.vmap),
+                **shared,
+            },
+        )
+        self._choices: dict[Any, Choice] = {}
+
+    def __call__(self, *args: Any) -> Any:
+        """Run the operation by the cheapest road that is right; see the module's docstring."""
+        if is_compiling():
+            return self.op(*args)
+        if is_transformed():
+            return self._transformed.apply(*args)
+        if torch.is_grad_enabled() and _any_requires_grad(*args):
+            return self._training.apply(*args)
+        return self._forward(*args)
+
+    def _forward(self, *args: Any) -> Any:
+        if _len_torch_dispatch_stack() == 0 and _get_tracing_state() is None and not args[0].is_meta:
+            for tensor in args[: self.tensors]:
+                if type(tensor) not in _PLAIN:
+                    break
+            else:
+                return self.kernel(*args)
+        with _AutoDispatchBelowAutograd():
+            return self.op(*args)
+
+    def kernel(self, *args: Any) -> Any:
+        """Run the operation on the backend chosen for arguments of this signature."""
+        key = [backends.forced_name()]
+        for value in args[: self.tensors]:
+            if value is None:
+                key.append(None)
+            else:
+                key += (value.shape, value.stride(), value.dtype, value.device)
+        key += args[self.tensors :]
+        choice = self._choices.get(signature := tuple(key))
+        if choice is None:
+            choice = self._choose(signature, args)
+        if Operator.observer is not None:
+            return Operator.observer(self.name, choice, args)
+        return choice.run(*args)
+
+    def _choose(self, signature: tuple[Any, ...], args: tuple[Any, ...]) -> Choice:
+        self.check(*args)
+        problem = self.problem(*args)
+        backend, refusals = backends.choose(self.name, problem, args[0].device)
+        if len(self._choices) >= _MAX_CHOICES:  # shapes without end: start over rather than grow without bound
+            self._choices.clear()
+        choice = Choice(problem, backend, refusals, partial(getattr(backend, self.name), problem))
+        self._choices[signature] = choice
+        return choice
+
+    def _checked_fake(self, *args: Any) -> Any:
+        self.check(*args)
+        if _is_concrete(args):
+            self.problem(*args)
+        return self.fake(*args)
+
+    def _kernel_of_dispatcher(self, *args: Any) -> Any:
+        return self.kernel(*_hashable(args))
+
+
+def _hashable(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the arguments with the lists, as which the dispatcher hands sizes over, as tuples."""
+    return tuple(tuple(value) if isinstance(value, list) else value for value in args)
+
+
+def is_transformed() -> bool:
+    """Whether a functorch transform or a level of forward-mode AD is active."""
+    return _are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+def _is_concrete(args: tuple[Any, ...]) -> bool:
+    sizes = (size for value in args for size in (value.shape if isinstance(value, Tensor) else _as_tuple(value)))
+    return not any(isinstance(size, torch.SymInt) for size in sizes)
+
+
+def _as_tuple(value: Any) -> tuple[Any, ...]:
+    return tuple(value) if isinstance(value, (tuple, list)) else (value,)
