@@ -198,6 +198,7 @@ void bind_common(py::class_<Problem>& type) {
       .def_readonly("dilation_w", &Problem::dilation_w)
       .def_readonly("dtype", &Problem::dtype)
       .def_readonly("layout", &Problem::layout)
+      .def_property_readonly("channels_last", [](const Problem& x) { return x.layout == Layout::nhwc; })
       .def("refusal", &Problem::refusal,
            "'' if the problem can be computed; otherwise one sentence with what was given, what was expected "
            "and what "

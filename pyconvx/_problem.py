@@ -15,7 +15,6 @@ DTYPES = {
     torch.float16: _C.DType.float16,
 }
 LAYOUTS = {torch.contiguous_format: _C.Layout.nchw, torch.channels_last: _C.Layout.nhwc}
-FORMATS = {layout: memory_format for memory_format, layout in LAYOUTS.items()}
 INDEX_TYPES = {
     None: _C.IndexType.none,
     torch.uint8: _C.IndexType.uint8,

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, is_autocast_enabled
-from torch.amp.autocast_mode import is_autocast_available
+from torch._C import _is_any_autocast_enabled
 
 from . import ops
 from .ops._checks import FLOATING, check_choice, check_operand, name_of, refuse, show
@@ -58,13 +58,10 @@ def conv2d(
         InvalidCall: the tensors do not fit together, or the geometry makes no sense; the message says what to do.
         BackendRefusal: the backend that is forced cannot run it.
     """
-    if is_autocast_enabled(input.device.type):
+    if _autocasts(input):
         input, weight, bias, residual = _autocast(input, weight, bias, residual)
     stride, dilation = pair("conv2d", "stride", stride), pair("conv2d", "dilation", dilation)
-    if type(padding) is not int:
-        padding = _padding("conv2d", padding, input, weight, stride, dilation)
-    else:
-        padding = (padding, padding, padding, padding)
+    padding = _padding("conv2d", padding, input, weight, stride, dilation)
     activation = activation or "none"
     if input.dim() == 3:
         residual = None if residual is None else residual.unsqueeze(0)
@@ -106,7 +103,7 @@ def conv_transpose2d(
         BackendRefusal: the backend that is forced cannot run it.
     """
     name = "conv_transpose2d"
-    if is_autocast_enabled(input.device.type):
+    if _autocasts(input):
         input, weight, bias = _autocast(input, weight, bias)
     stride, dilation = pair(name, "stride", stride), pair(name, "dilation", dilation)
     output_padding = pair(name, "output_padding", output_padding)
@@ -202,7 +199,7 @@ def max_unpool2d(
         BackendRefusal: the backend that is forced cannot run it.
     """
     name = "max_unpool2d"
-    if is_autocast_enabled(input.device.type) and input.device.type == "cpu" and input.dtype != torch.float64:
+    if _autocasts(input) and input.device.type == "cpu" and input.dtype != torch.float64:
         input = input.float()  # as torch's own, which autocast runs in float32 on CPUs
     kernel_size = pair(name, "kernel_size", kernel_size)
     stride = kernel_size if stride is None else pair(name, "stride", stride)
@@ -230,7 +227,7 @@ def residual_add(x: Tensor, residual: Tensor, activation: str | None = None) -> 
     Raises:
         InvalidCall: the shapes, dtypes or devices differ (under autocast the wider dtype is taken).
     """
-    if x.dtype != residual.dtype and is_autocast_enabled(x.device.type):
+    if x.dtype != residual.dtype and _autocasts(x):
         dtype = torch.promote_types(x.dtype, residual.dtype)
         x, residual = x.to(dtype), residual.to(dtype)
     return ops.residual_add(x, residual, activation or "none")
@@ -244,6 +241,10 @@ def add_relu(x: Tensor, residual: Tensor) -> Tensor:
 def _differentiated(input: Tensor) -> bool:
     """Whether a derivative, in either direction, may be asked of a call on ``input``."""
     return (torch.is_grad_enabled() and input.requires_grad) or ops.is_transformed()
+
+
+def _autocasts(tensor: Tensor) -> bool:
+    return _is_any_autocast_enabled() and is_autocast_enabled(tensor.device.type)
 
 
 def _autocast(*tensors: Tensor | None) -> list[Any]:

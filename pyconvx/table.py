@@ -6,6 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+_SHORT = 12
+"""Columns with no longer cell than this are never folded."""
+
 
 @dataclass
 class Table:
@@ -36,19 +39,25 @@ class Table:
         return {"title": self.title, "rows": list(self), "notes": self.notes}
 
     def show(self) -> None:
-        """Print the table to the terminal."""
+        """Print the table: with rich to a terminal, folded to its width; as plain text to anything else."""
         import rich.box
         import rich.console
         import rich.table
         from rich.text import Text
 
-        table = rich.table.Table(title=self.title, box=rich.box.SIMPLE, title_justify="left", title_style="bold")
-        numeric = [all(isinstance(cell, (int, float)) for cell in column) for column in zip(*self.rows, strict=True)]
+        console = rich.console.Console()
+        if not console.is_terminal:
+            print(self)
+            return
+        table = rich.table.Table(box=rich.box.SIMPLE, pad_edge=False)
         for index, column in enumerate(self.columns):
-            table.add_column(column, justify="right" if numeric and numeric[index] else "left", overflow="fold")
+            cells = [row[index] for row in self.rows]
+            numeric = bool(cells) and all(isinstance(cell, (int, float)) for cell in cells)
+            short = max(map(len, [column, *map(_text, cells)])) <= _SHORT
+            table.add_column(column, justify="right" if numeric else "left", overflow="fold", no_wrap=short)
         for row in self.rows:
             table.add_row(*(Text(_text(cell)) for cell in row))
-        console = rich.console.Console()
+        console.print(Text(self.title, style="bold"))
         console.print(table)
         for note in self.notes:
             console.print(Text(note))

@@ -1,4 +1,4 @@
-// Max pooling, its backward pass, and the gather of other values at the winners' places.
+// Max pooling, and the gather of other values at the winners' places.
 //
 // A tap wins if it is greater than the best so far or NaN, in row-major order of taps, starting from -inf at
 // the window's first tap inside the input: so the first of equals wins, and the last of NaNs.
@@ -275,109 +275,6 @@ void forward(const Pool2dProblem& problem, const Forward<T>& pool) {
 }
 
 // ---------------------------------------------------------------------------------------------------------
-// Backward: every input gathers from the windows over it, so each gradient is written once and no two threads
-// share one. Windows are visited in row-major order, which fixes the order of summation.
-
-template <class T, class Index>
-struct Backward {
-  using A = Accumulator<T>;
-
-  Axis rows, columns;
-  Codes codes;
-  int64_t channels;
-  const T* grad_output;
-  const Index* indices;
-  T* grad_input;
-
-  void gather_nchw(int64_t begin, int64_t end) const;
-  void gather_nhwc(int64_t begin, int64_t end) const;
-};
-
-// Rows [begin, end) of all planes. A row is summed in its phases (see pool_nchw), where a tap of neighbouring
-// windows lies on neighbouring elements.
-template <class T, class Index>
-void Backward<T, Index>::gather_nchw(int64_t begin, int64_t end) const {
-  const int64_t phases = min(columns.stride, columns.span());
-  const int64_t pitch = columns.windows + (columns.span() - 1) / columns.stride;
-  Scratch<A> sum(phases * pitch), grad(columns.windows);
-  Scratch<T> rounded(pitch);
-  Scratch<Lane<A>> code(columns.windows);
-  for (int64_t line = begin; line < end; ++line) {
-    const int64_t plane = line / rows.size, h = line % rows.size;
-    for (int64_t i = 0; i < phases * pitch; ++i) sum[i] = 0;
-    const int64_t end_window = rows.end_window(h);
-    for (int64_t p = rows.first_window(h); p < end_window; ++p) {
-      const int64_t r = rows.tap_on(h, p);
-      if (r < 0) continue;
-      const int64_t place = (plane * rows.windows + p) * columns.windows;
-      widen(columns.windows, grad_output + place, static_cast<A*>(grad));
-      // Only the column part of a code is kept, and -1 for a winner that is not in this row of the window.
-      const int64_t base = codes.base(p, 0) + codes.code(r, 0), limit = codes.code(0, columns.taps);
-      Lane<A>* column = code;
-      for (int64_t q = 0; q < columns.windows; ++q) {
-        const int64_t c = static_cast<int64_t>(indices[place + q]) - base - q * codes.across;
-        column[q] = static_cast<Lane<A>>(c >= 0 && c < limit ? c : -1);
-      }
-      for (int64_t s = columns.taps - 1; s >= 0; --s) {  // backwards, so that windows come in ascending order
-        const int64_t distance = s * columns.dilation;
-        A* to = sum + distance % columns.stride * pitch + distance / columns.stride;
-        const A* from = grad;
-        const Lane<A> tap = static_cast<Lane<A>>(codes.code(0, s));
-        PYCONVX_INDEPENDENT
-        for (int64_t q = 0; q < columns.windows; ++q) to[q] += column[q] == tap ? from[q] : A(0);
-      }
-    }
-    T* row = grad_input + line * columns.size;
-    const int64_t reach = min(columns.size, pitch * columns.stride - columns.pad);
-    if (phases < columns.stride || reach < columns.size)  // elements that no window reaches
-      std::memset(static_cast<void*>(row), 0, static_cast<size_t>(columns.size) * sizeof(T));
-    for (int64_t f = 0; f < phases; ++f) {
-      narrow(pitch, sum + f * pitch, static_cast<T*>(rounded));
-      const T* from = rounded;
-      const int64_t first = ceil_div(max(0, columns.pad - f), columns.stride);
-      const int64_t last = min(pitch, ceil_div(max(0, columns.size + columns.pad - f), columns.stride));
-      T* to = row + f - columns.pad;
-      if (columns.stride == 1)
-        for (int64_t i = first; i < last; ++i) to[i] = from[i];
-      else if (columns.stride == 2)
-        for (int64_t i = first; i < last; ++i) to[2 * i] = from[i];
-      else
-        for (int64_t i = first; i < last; ++i) to[columns.stride * i] = from[i];
-    }
-  }
-}
-
-// Pixels [begin, end) of all images.
-template <class T, class Index>
-void Backward<T, Index>::gather_nhwc(int64_t begin, int64_t end) const {
-  constexpr int64_t kBlock = 128;  // channels that are summed at a time
-  A sum[kBlock], grad[kBlock];
-  for (int64_t pixel = begin; pixel < end; ++pixel) {
-    const int64_t w = pixel % columns.size, line = pixel / columns.size;
-    const int64_t h = line % rows.size, n = line / rows.size;
-    const int64_t end_p = rows.end_window(h), end_q = columns.end_window(w);
-    for (int64_t channel = 0; channel < channels; channel += kBlock) {
-      const int64_t size = min(kBlock, channels - channel);
-      for (int64_t i = 0; i < size; ++i) sum[i] = 0;
-      for (int64_t p = rows.first_window(h); p < end_p; ++p) {
-        const int64_t r = rows.tap_on(h, p);
-        if (r < 0) continue;
-        for (int64_t q = columns.first_window(w); q < end_q; ++q) {
-          const int64_t s = columns.tap_on(w, q);
-          if (s < 0) continue;
-          const int64_t place = ((n * rows.windows + p) * columns.windows + q) * channels + channel;
-          const Index winner = static_cast<Index>(codes.base(p, q) + codes.code(r, s));
-          const Index* index = indices + place;
-          widen(size, grad_output + place, grad);
-          for (int64_t i = 0; i < size; ++i) sum[i] += index[i] == winner ? grad[i] : A(0);
-        }
-      }
-      narrow(size, sum, grad_input + pixel * channels + channel);
-    }
-  }
-}
-
-// ---------------------------------------------------------------------------------------------------------
 // Gather: what lies where the winners were.
 
 template <class T, class Index>
@@ -420,30 +317,6 @@ void max_pool2d(const Pool2dProblem& problem, const void* input, void* output, v
       forward<T, false>(problem, pool);
     else
       forward<T, true>(problem, pool);
-  });
-}
-
-void max_pool2d_backward(const Pool2dProblem& problem, const void* grad_output, const void* indices,
-                         void* grad_input) {
-  for_dtype(problem.dtype, [&](auto element) {
-    for_index(problem.index, [&](auto index) {
-      using T = decltype(element);
-      using Index = decltype(index);
-      const Axis row_axis = rows(problem), column_axis = columns(problem);
-      const Backward<T, Index> pool{row_axis,
-                                    column_axis,
-                                    Codes(row_axis, column_axis, problem.index == IndexType::i64),
-                                    problem.c,
-                                    static_cast<const T*>(grad_output),
-                                    static_cast<const Index*>(indices),
-                                    static_cast<T*>(grad_input)};
-      if (problem.layout == Layout::nhwc)
-        parallel_for(problem.n * problem.h * problem.w, grain(problem.c),
-                     [&](int64_t begin, int64_t end) { pool.gather_nhwc(begin, end); });
-      else
-        parallel_for(problem.n * problem.c * problem.h, grain(problem.w),
-                     [&](int64_t begin, int64_t end) { pool.gather_nchw(begin, end); });
-    });
   });
 }
 

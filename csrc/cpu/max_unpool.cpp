@@ -1,5 +1,6 @@
 // Max unpooling, which puts every input back where its index says among zeros, and its backward pass. Of
 // several inputs for one place the last in row-major order wins.
+#include "cpu/disjoint.h"
 #include "cpu/kernels.h"
 #include "cpu/parallel.h"
 #include "cpu/simd.h"
@@ -54,67 +55,6 @@ int64_t first_bad(const Unpool2dProblem& problem, const Index* indices) {
   });
   return least == std::numeric_limits<int64_t>::max() ? -1 : least.load();
 }
-
-// ---------------------------------------------------------------------------------------------------------
-// Windows that do not overlap, offsets in them: every output looks into the one window that may hold it.
-
-template <class T, class Index>
-struct Disjoint {
-  Axis rows, columns;
-  int64_t channels;
-  const Raw<T>* input;
-  const Index* indices;
-  Raw<T>* output;
-
-  // Rows [begin, end) of all output planes.
-  void gather_nchw(int64_t begin, int64_t end) const {
-    for (int64_t line = begin; line < end; ++line) {
-      const int64_t plane = line / rows.size, h = line % rows.size;
-      const int64_t p = rows.first_window(h), r = p < rows.end_window(h) ? rows.tap_on(h, p) : -1;
-      Raw<T>* row = output + line * columns.size;
-      if (r < 0 || columns.stride > columns.taps || columns.pad > 0 ||
-          columns.origin(columns.windows) < columns.size)
-        std::memset(row, 0, static_cast<size_t>(columns.size) * sizeof(Raw<T>));
-      if (r < 0) continue;
-      const int64_t place = (plane * rows.windows + p) * columns.windows;
-      for (int64_t s = 0; s < columns.taps; ++s)
-        spread(input + place, indices + place, static_cast<Index>(r * columns.taps + s),
-               s * columns.dilation - columns.pad, row);
-    }
-  }
-
-  // Puts the values whose index is `tap` at w = q * stride + start, and zeros for the others.
-  void spread(const Raw<T>* value, const Index* index, Index tap, int64_t start, Raw<T>* row) const {
-    const int64_t first = ceil_div(max(0, -start), columns.stride);
-    const int64_t last = min(columns.windows, ceil_div(max(0, columns.size - start), columns.stride));
-    Raw<T>* to = row + start;
-    if (columns.stride == 2)
-      for (int64_t q = first; q < last; ++q) to[2 * q] = index[q] == tap ? value[q] : Raw<T>(0);
-    else
-      for (int64_t q = first; q < last; ++q) to[columns.stride * q] = index[q] == tap ? value[q] : Raw<T>(0);
-  }
-
-  // Pixels [begin, end) of all output images.
-  void gather_nhwc(int64_t begin, int64_t end) const {
-    for (int64_t pixel = begin; pixel < end; ++pixel) {
-      const int64_t w = pixel % columns.size, line = pixel / columns.size;
-      const int64_t h = line % rows.size, n = line / rows.size;
-      const int64_t p = rows.first_window(h), q = columns.first_window(w);
-      const int64_t r = p < rows.end_window(h) ? rows.tap_on(h, p) : -1;
-      const int64_t s = q < columns.end_window(w) ? columns.tap_on(w, q) : -1;
-      Raw<T>* to = output + pixel * channels;
-      if (r < 0 || s < 0) {
-        std::memset(to, 0, static_cast<size_t>(channels) * sizeof(Raw<T>));
-        continue;
-      }
-      const int64_t place = ((n * rows.windows + p) * columns.windows + q) * channels;
-      const Raw<T>* value = input + place;
-      const Index* index = indices + place;
-      const Index tap = static_cast<Index>(r * columns.taps + s);
-      for (int64_t c = 0; c < channels; ++c) to[c] = index[c] == tap ? value[c] : Raw<T>(0);
-    }
-  }
-};
 
 // ---------------------------------------------------------------------------------------------------------
 // Any indices: one thread walks through all windows of a plane, or of a block of an image's channels, so that
@@ -220,13 +160,15 @@ void max_unpool2d(const Unpool2dProblem& problem, const void* input, const void*
       auto* to = static_cast<Raw<T>*>(output);
       if (std::is_same_v<Index, int64_t> || problem.overlapping())
         return scatter<T, Index>(problem, from, where, to);
-      const Disjoint<T, Index> unpool{rows(problem), columns(problem), problem.c, from, where, to};
+      const Axis row_axis = rows(problem), column_axis = columns(problem);
+      const Disjoint<T, Index> unpool{row_axis, column_axis, Codes(row_axis, column_axis, false),
+                                      problem.c, from, where, to};
       if (problem.layout == Layout::nhwc)
-        parallel_for(problem.n * problem.h * problem.w, grain(problem.c),
-                     [&](int64_t begin, int64_t end) { unpool.gather_nhwc(begin, end); });
+        parallel_for(problem.n * problem.h, grain(problem.w * problem.c),
+                     [&](int64_t begin, int64_t end) { unpool.fill_nhwc(begin, end); });
       else
         parallel_for(problem.n * problem.c * problem.h, grain(problem.w),
-                     [&](int64_t begin, int64_t end) { unpool.gather_nchw(begin, end); });
+                     [&](int64_t begin, int64_t end) { unpool.fill_nchw(begin, end); });
     });
   });
 }

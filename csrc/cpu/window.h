@@ -40,6 +40,7 @@ struct Axis {
   // The tap of such a window that lies on the position, or -1.
   int64_t tap_on(int64_t position, int64_t window) const {
     const int64_t distance = position - origin(window);
+    if (dilation == 1) return distance;
     return distance % dilation ? -1 : distance / dilation;
   }
 };
@@ -73,45 +74,41 @@ struct Codes {
   int64_t base(int64_t p, int64_t q) const { return start + p * down + q * across; }
 };
 
-// Division by a divisor that is known late but used often: a multiplication. Exact below 2^32.
-class Divisor {
-public:
-  explicit Divisor(uint32_t divisor) : reciprocal_(~uint64_t{0} / divisor + 1), one_(divisor == 1) {}
-
-  uint32_t quotient(uint32_t x) const {
-    __extension__ using Wide = unsigned __int128;
-    return one_ ? x : static_cast<uint32_t>(static_cast<Wide>(reciprocal_) * x >> 64);
-  }
-
-private:
-  uint64_t reciprocal_;
-  bool one_;  // the reciprocal of 1 does not fit
-};
-
 // Resolves a stored index to h * W + w, or to -1 if it points outside the plane or is no tap at all.
 template <class Index>
 class Positions {
 public:
-  Positions(const Axis& rows, const Axis& columns)
-      : rows_(rows), columns_(columns), taps_(rows.taps * columns.taps),
-        by_columns_(static_cast<uint32_t>(columns.taps)) {}
+  Positions(const Axis& rows, const Axis& columns) : rows_(rows), columns_(columns), taps_(rows.taps * columns.taps) {
+    if constexpr (!kFlat)
+      for (int64_t tap = 0; tap < taps_ && tap < kTable; ++tap) taps_at_[tap] = place(tap);
+  }
 
   int64_t operator()(int64_t p, int64_t q, Index index) const {
-    if constexpr (std::is_same_v<Index, int64_t>) {
+    if constexpr (kFlat) {
       return index >= 0 && index < rows_.size * columns_.size ? index : -1;
     } else {
       if (index < 0 || index >= taps_) return -1;
-      const uint32_t r = by_columns_.quotient(static_cast<uint32_t>(index));
-      const int64_t s = static_cast<int64_t>(index) - r * columns_.taps;
-      const int64_t h = rows_.origin(p) + r * rows_.dilation, w = columns_.origin(q) + s * columns_.dilation;
+      const Place tap = index < kTable ? taps_at_[index] : place(index);
+      const int64_t h = rows_.origin(p) + tap.h, w = columns_.origin(q) + tap.w;
       return h >= 0 && h < rows_.size && w >= 0 && w < columns_.size ? h * columns_.size + w : -1;
     }
   }
 
 private:
+  struct Place {
+    int64_t h, w;
+  };
+
+  Place place(int64_t tap) const {
+    return {tap / columns_.taps * rows_.dilation, tap % columns_.taps * columns_.dilation};
+  }
+
+  static constexpr bool kFlat = std::is_same_v<Index, int64_t>;
+  static constexpr int kTable = kFlat ? 1 : 256;  // divisions are slow, and windows of more taps rare
+
   Axis rows_, columns_;
   int64_t taps_;
-  Divisor by_columns_;
+  Place taps_at_[kTable];
 };
 
 }  // namespace pyconvx::cpu::PYCONVX_ISA

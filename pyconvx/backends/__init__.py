@@ -41,6 +41,9 @@ class Backend:
 _registry: dict[str, Backend] = {}
 _forced: str | None = None
 
+choices: list[dict[Any, Any]] = []
+"""What operations have chosen so far; emptied when another answer may be due."""
+
 
 def register(backend: Backend) -> Backend:
     """Add a backend at the end of the order in which backends are asked."""
@@ -64,6 +67,8 @@ def force(name: str | None) -> None:
     if name is not None and name not in _registry:
         raise InvalidCall(f"backend: there is no backend {name!r}; there are {', '.join(map(repr, _registry))}")
     _forced = name
+    for chosen in choices:
+        chosen.clear()
 
 
 @contextmanager

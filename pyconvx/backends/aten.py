@@ -12,12 +12,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .._problem import FORMATS
 from ..errors import InvalidCall
 from . import Backend
 
 _CONVOLUTION_BACKWARD = torch.ops.aten.convolution_backward.default
+_DGRAD = (True, False, False)
 _MAX_POOL_BACKWARD = torch.ops.aten.max_pool2d_with_indices_backward.default
+
+
+def _layout(problem: Any) -> torch.memory_format:
+    return torch.channels_last if problem.channels_last else torch.contiguous_format
+
+
+def _blank(like: Tensor, shape: tuple[int, ...], problem: Any) -> Tensor:
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=_layout(problem))
+
+
+def dense(tensor: Tensor, problem: Any) -> Tensor:
+    """Return the tensor in the layout that the problem's results have; no copy where it is in it already."""
+    return tensor.contiguous(memory_format=_layout(problem))
 
 
 def is_symmetric(padding: Any) -> bool:
@@ -36,11 +49,12 @@ def cropped(image: Tensor, padding: Any) -> Tensor:
     return image[:, :, top : image.shape[2] - bottom, left : image.shape[3] - right]
 
 
-def _epilogue_(output: Tensor, residual: Tensor | None, activation: str) -> Tensor:
-    """output = activation(output + residual)."""
-    if residual is not None:
-        output.add_(residual)
-    return output.relu_() if activation == "relu" else output
+def convolve(problem, input, weight, bias, stride, padding, dilation, groups):
+    """Convolve without an epilogue, in torch's own way."""
+    top, bottom, left, right = padding
+    if top == bottom and left == right:
+        return dense(torch.conv2d(input, weight, bias, stride, (top, left), dilation, groups), problem)
+    return dense(torch.conv2d(padded(input, padding), weight, bias, stride, 0, dilation, groups), problem)
 
 
 class Aten(Backend):
@@ -57,32 +71,32 @@ class Aten(Backend):
         return {"torch": torch.__version__}
 
     def conv2d(self, problem, input, weight, bias, residual, stride, padding, dilation, groups, activation):
-        if is_symmetric(padding):
-            output = torch.conv2d(input, weight, bias, stride, padding[::2], dilation, groups)
-        else:
-            output = torch.conv2d(padded(input, padding), weight, bias, stride, 0, dilation, groups)
-        return dense(_epilogue_(output, residual, activation), problem)
+        output = convolve(problem, input, weight, bias, stride, padding, dilation, groups)
+        if residual is not None:
+            output.add_(residual)
+        return output.relu_() if activation == "relu" else output
 
     def conv2d_dgrad(self, problem, grad_output, weight, input_size, stride, padding, dilation, groups):
-        crop, padding = ((0, 0, 0, 0), padding[::2]) if is_symmetric(padding) else (padding, (0, 0))
-        height, width = input_size[0] + crop[0] + crop[1], input_size[1] + crop[2] + crop[3]
-        shape = (grad_output.shape[0], weight.shape[1] * groups, height, width)
+        crop = None if is_symmetric(padding) else padding
+        height, width = input_size
+        if crop is not None:
+            height, width, padding = height + crop[0] + crop[1], width + crop[2] + crop[3], (0, 0, 0, 0)
         # Only the sizes of the input matter to its gradient; its values are never read.
+        input = _blank(grad_output, (grad_output.shape[0], weight.shape[1] * groups, height, width), problem)
         grad_input, _, _ = _CONVOLUTION_BACKWARD(
-            grad_output, grad_output.new_empty(shape), weight, None, stride, padding, dilation, False,
-            (0, 0), groups, (True, False, False),
-        )  # fmt: skip
-        return dense(cropped(grad_input, crop), problem)
+            grad_output, input, weight, None, stride, padding[::2], dilation, False, (0, 0), groups, _DGRAD
+        )
+        return dense(grad_input if crop is None else cropped(grad_input, crop), problem)
 
     def conv2d_wgrad(self, problem, grad_output, input, filter_size, stride, padding, dilation, groups, bias):
         if not is_symmetric(padding):
             input, padding = padded(input, padding), (0, 0, 0, 0)
         filters = grad_output.shape[1]
-        weight = input.new_empty((filters, input.shape[1] // groups, *filter_size))
+        weight = _blank(input, (filters, input.shape[1] // groups, *filter_size), problem)
+        wanted = (False, True, bias)
         _, grad_weight, grad_bias = _CONVOLUTION_BACKWARD(
-            grad_output, input, weight, (filters,), stride, padding[::2], dilation, False, (0, 0), groups,
-            (False, True, bias),
-        )  # fmt: skip
+            grad_output, input, weight, (filters,), stride, padding[::2], dilation, False, (0, 0), groups, wanted
+        )
         return dense(grad_weight, problem), grad_bias if bias else input.new_empty((0,))
 
     def conv_transpose2d(self, problem, input, weight, bias, stride, padding, output_padding, dilation, groups):
@@ -135,11 +149,6 @@ class Aten(Backend):
 
     def relu_backward(self, problem, grad_output, output):
         return torch.where(output <= 0, 0, grad_output, out=torch.empty_like(output))
-
-
-def dense(tensor: Tensor, problem: Any) -> Tensor:
-    """Return the tensor in the layout that the problem's results have; no copy where it is in it already."""
-    return tensor.contiguous(memory_format=FORMATS[problem.layout])
 
 
 def _flat(indices: Tensor, problem: Any) -> tuple[Tensor, Tensor]:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from .. import _C, frozen
-from .._problem import ACTIVATIONS, DTYPES, FORMATS
-from .aten import Aten, dense, is_symmetric
+from .._problem import ACTIVATIONS, DTYPES
+from .aten import Aten, convolve, dense
 
 _KERNELS = _C.cpu
 _CONVOLUTIONS = ("conv2d", "conv2d_dgrad", "conv2d_wgrad", "conv_transpose2d")
@@ -60,17 +60,22 @@ class Cpu(Aten):
     # once: torch's own way there is a loop that is many times slower.
 
     def conv2d(self, problem, input, weight, bias, residual, stride, padding, dilation, groups, activation):
-        dtype = input.dtype
-        if dtype not in self.native:
-            input, bias, residual = (None if x is None else x.float() for x in (input, bias, residual))
-        if frozen.packed_filters is not None and is_symmetric(padding):
-            output = _packed_conv2d(input, weight, bias, residual, padding[::2], stride, dilation, groups, activation)
-            return dense(output.to(dtype), problem)
-        weight = weight.to(input.dtype)
-        output = super().conv2d(problem, input, weight, bias, None, stride, padding, dilation, groups, "none")
-        if residual is not None or activation != "none":
-            output = _epilogue_(output, residual, activation)
-        return output.to(dtype)
+        top, bottom, left, right = padding
+        symmetric, dtype = top == bottom and left == right, input.dtype
+        native, plain = dtype in self.native, residual is None and activation == "none"
+        if plain and symmetric and native and frozen.packed_filters is None:
+            return torch.conv2d(input, weight, bias, stride, (top, left), dilation, groups)
+        if not native:
+            input, weight, bias = input.float(), weight.float(), None if bias is None else bias.float()
+            residual = None if residual is None else residual.float()
+        if symmetric and frozen.packed_filters is not None:
+            output = _packed_conv2d(input, weight, bias, residual, (top, left), stride, dilation, groups, activation)
+            output = dense(output, problem)
+        else:
+            output = convolve(problem, input, weight, bias, stride, padding, dilation, groups)
+            if not plain:
+                output = _epilogue_(output, residual, activation)
+        return output if native else output.to(dtype)
 
     def conv2d_dgrad(self, problem, grad_output, weight, *geometry):
         dtype = grad_output.dtype
@@ -96,11 +101,11 @@ class Cpu(Aten):
 
     def max_pool2d(self, problem, input, kernel_size, stride, padding, dilation, ceil_mode, index_dtype):
         input = dense(input, problem)
-        output = _empty(input, problem, input.dtype, problem.p, problem.q)
+        output = _empty(problem, input.dtype, problem.p, problem.q)
         if index_dtype is None:
             _KERNELS.max_pool2d(problem, input.data_ptr(), output.data_ptr(), 0)
             return output, input.new_empty((0,), dtype=torch.uint8)
-        indices = _empty(input, problem, index_dtype, problem.p, problem.q)
+        indices = _empty(problem, index_dtype, problem.p, problem.q)
         _KERNELS.max_pool2d(problem, input.data_ptr(), output.data_ptr(), indices.data_ptr())
         return output, indices
 
@@ -135,15 +140,15 @@ class Cpu(Aten):
         return grad_input
 
 
-def _empty(like: Tensor, problem: Any, dtype: torch.dtype, height: int, width: int) -> Tensor:
-    shape = (problem.n, problem.c, height, width)
-    return torch.empty(shape, dtype=dtype, device=like.device, memory_format=FORMATS[problem.layout])
+def _empty(problem: Any, dtype: torch.dtype, height: int, width: int) -> Tensor:
+    layout = torch.channels_last if problem.channels_last else torch.contiguous_format
+    return torch.empty((problem.n, problem.c, height, width), dtype=dtype, memory_format=layout)
 
 
 def _run(kernel: Any, problem: Any, values: Tensor, indices: Tensor, height: int, width: int) -> Tensor:
     """Run a kernel that reads values and indices and writes planes of ``height`` x ``width``."""
     values, indices = dense(values, problem), dense(indices, problem)
-    result = _empty(values, problem, values.dtype, height, width)
+    result = _empty(problem, values.dtype, height, width)
     kernel(problem, values.data_ptr(), indices.data_ptr(), result.data_ptr())
     return result
 
@@ -170,9 +175,7 @@ def _packed_conv2d(
     """Convolve with the filters in oneDNN's own arrangement, and its own epilogue."""
     geometry = (padding, stride, dilation, groups)
     filters = frozen.packed(
-        weight,
-        geometry,
-        lambda: torch.ops.mkldnn._reorder_convolution_weight(weight.to(input.dtype), *geometry, input.shape),
+        weight, geometry, lambda: torch.ops.mkldnn._reorder_convolution_weight(weight, *geometry, input.shape)
     )
     relu = "relu" if activation == "relu" else None
     if residual is None:

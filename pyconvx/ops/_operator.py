@@ -74,8 +74,8 @@ class Operator:
         """Return empty results with the exact shapes and strides that the kernel gives; sizes may be symbolic."""
         raise NotImplementedError
 
-    def save(self, ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        """Keep on ``ctx`` what backward and jvp need."""
+    def save(self, ctx: Any, inputs: tuple[Any, ...], output: Any) -> tuple[Tensor | None, ...]:
+        """Keep on ``ctx`` what backward and jvp need, and return the tensors that they find in ctx.saved_tensors."""
         raise NotImplementedError
 
     def backward(self, ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -108,10 +108,17 @@ class Operator:
 
         def save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
             ctx.set_materialize_grads(False)
-            self.save(ctx, _hashable(inputs), output)
+            ctx.save_for_backward(*self.save(ctx, inputs, output))
+
+        def save_of_dispatcher(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+            save(ctx, _hashable(inputs), output)
+
+        def save_for_both(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+            save(ctx, inputs, output)
+            ctx.save_for_forward(*ctx.to_save)
 
         torch.library.register_fake(qualified, self._checked_fake, lib=LIBRARY)
-        torch.library.register_autograd(qualified, backward, setup_context=save, lib=LIBRARY)
+        torch.library.register_autograd(qualified, backward, setup_context=save_of_dispatcher, lib=LIBRARY)
         torch.library.register_vmap(qualified, self.vmap, lib=LIBRARY)
 
         def forward_and_save(ctx: Any, *args: Any) -> Any:
@@ -127,13 +134,15 @@ class Operator:
             (Function,),
             {
                 "forward": staticmethod(self._forward),
-                "setup_context": staticmethod(save),
+                "setup_context": staticmethod(save_for_both),
                 "jvp": staticmethod(lambda ctx, *tangents: self.jvp(ctx, *tangents[: self.tensors])),
                 "vmap": staticmethod(self.vmap),
                 **shared,
             },
         )
+        self._signature = _signature_function(self.op._schema.arguments[: self.tensors])
         self._choices: dict[Any, Choice] = {}
+        backends.choices.append(self._choices)
 
     def __call__(self, *args: Any) -> Any:
         """Run the operation by the cheapest road that is right; see the module's docstring."""
@@ -146,27 +155,19 @@ class Operator:
         return self._forward(*args)
 
     def _forward(self, *args: Any) -> Any:
-        if _len_torch_dispatch_stack() == 0 and _get_tracing_state() is None and not args[0].is_meta:
-            for tensor in args[: self.tensors]:
-                if type(tensor) not in _PLAIN:
-                    break
-            else:
-                return self.kernel(*args)
+        if _len_torch_dispatch_stack() == 0 and _get_tracing_state() is None:
+            signature = self._signature(*args)
+            choice = self._choices.get(signature)
+            if choice is not None and Operator.observer is None:
+                return choice.run(*args)
+            if all(type(x) in _PLAIN and not (x is not None and x.is_meta) for x in args[: self.tensors]):
+                return self._run(signature, args)
         with _AutoDispatchBelowAutograd():
             return self.op(*args)
 
-    def kernel(self, *args: Any) -> Any:
+    def _run(self, signature: tuple[Any, ...], args: tuple[Any, ...]) -> Any:
         """Run the operation on the backend chosen for arguments of this signature."""
-        key = [backends.forced_name()]
-        for value in args[: self.tensors]:
-            if value is None:
-                key.append(None)
-            else:
-                key += (value.shape, value.stride(), value.dtype, value.device)
-        key += args[self.tensors :]
-        choice = self._choices.get(signature := tuple(key))
-        if choice is None:
-            choice = self._choose(signature, args)
+        choice = self._choices.get(signature) or self._choose(signature, args)
         if Operator.observer is not None:
             return Operator.observer(self.name, choice, args)
         return choice.run(*args)
@@ -188,7 +189,25 @@ class Operator:
         return self.fake(*args)
 
     def _kernel_of_dispatcher(self, *args: Any) -> Any:
-        return self.kernel(*_hashable(args))
+        args = _hashable(args)
+        return self._run(self._signature(*args), args)
+
+
+def _signature_function(operands: list[Any]) -> Callable[..., tuple[Any, ...]]:
+    """Return a function of an operation's arguments that gives what decides how they are run, as a hashable key.
+
+    Written out for its operands and compiled, as namedtuple does, because a loop over them takes as long as the rest of
+    a call. The class is among the facts so that a signature with a choice is one of plain tensors: only those get one.
+    """
+    facts = "{0}.__class__, {0}.shape, {0}.stride(), {0}.dtype, {0}.device"
+    keys = [
+        f"None if {operand.name} is None else ({facts.format(operand.name)})"
+        if isinstance(operand.type, torch.OptionalType)
+        else facts.format(operand.name)
+        for operand in operands
+    ]
+    names = ", ".join(operand.name for operand in operands)
+    return eval(f"lambda {names}, *options: ({', '.join(keys)}, options)")  # type: ignore[no-any-return]
 
 
 def _hashable(args: tuple[Any, ...]) -> tuple[Any, ...]:

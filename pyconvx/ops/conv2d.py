@@ -95,9 +95,7 @@ class Conv2d(Operator):
 
     def save(self, ctx, inputs, output):
         input, weight, bias, residual, *ctx.geometry, ctx.activation = inputs
-        saved = (input, weight, output if ctx.activation != "none" else None)
-        ctx.save_for_backward(*saved)
-        ctx.save_for_forward(*saved)
+        return input, weight, output if ctx.activation != "none" else None
 
     def backward(self, ctx, grad):
         input, weight, output = ctx.saved_tensors
@@ -179,8 +177,7 @@ class Conv2dDgrad(Operator):
 
     def save(self, ctx, inputs, output):
         grad_output, weight, ctx.input_size, *ctx.geometry = inputs
-        ctx.save_for_backward(grad_output, weight)
-        ctx.save_for_forward(grad_output, weight)
+        return grad_output, weight
 
     def backward(self, ctx, grad):
         grad_output, weight = ctx.saved_tensors
@@ -245,8 +242,7 @@ class Conv2dWgrad(Operator):
         grad_output, input, ctx.filter_size, *ctx.geometry, ctx.bias = inputs
         if not ctx.bias:
             ctx.mark_non_differentiable(output[1])
-        ctx.save_for_backward(grad_output, input)
-        ctx.save_for_forward(grad_output, input)
+        return grad_output, input
 
     def backward(self, ctx, grad_weight, grad_bias):
         grad_output, input = ctx.saved_tensors

@@ -84,8 +84,7 @@ class ConvTranspose2d(Operator):
 
     def save(self, ctx, inputs, output):
         input, weight, bias, ctx.stride, ctx.padding, ctx.output_padding, ctx.dilation, ctx.groups = inputs
-        ctx.save_for_backward(input, weight)
-        ctx.save_for_forward(input, weight)
+        return input, weight
 
     def backward(self, ctx, grad):
         input, weight = ctx.saved_tensors

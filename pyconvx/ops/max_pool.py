@@ -101,9 +101,7 @@ class MaxPool2d(Operator):
         input, *ctx.geometry, index_dtype = inputs
         ctx.mark_non_differentiable(output[1])
         ctx.input_size, ctx.layout, ctx.remembered = tuple(input.shape[2:]), layout_of(input), index_dtype is not None
-        saved = output[1] if ctx.remembered else input
-        ctx.save_for_backward(saved)
-        ctx.save_for_forward(saved)
+        return (output[1] if ctx.remembered else input,)
 
     @staticmethod
     def _winners(ctx):
@@ -152,8 +150,7 @@ class MaxPool2dBackward(Operator):
     def save(self, ctx, inputs, output):
         grad_output, indices, ctx.input_size, *ctx.geometry = inputs
         ctx.layout = layout_of(grad_output)
-        ctx.save_for_backward(indices)
-        ctx.save_for_forward(indices)
+        return (indices,)
 
     def backward(self, ctx, grad):
         if not ctx.needs_input_grad[0]:
@@ -190,8 +187,7 @@ class MaxPool2dGather(Operator):
     def save(self, ctx, inputs, output):
         input, indices, *ctx.geometry = inputs
         ctx.input_size, ctx.layout = tuple(input.shape[2:]), layout_of(input)
-        ctx.save_for_backward(indices)
-        ctx.save_for_forward(indices)
+        return (indices,)
 
     def backward(self, ctx, grad):
         if not ctx.needs_input_grad[0]:

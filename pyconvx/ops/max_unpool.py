@@ -53,8 +53,7 @@ class MaxUnpool2d(Operator):
     def save(self, ctx, inputs, output):
         input, indices, *ctx.geometry = inputs
         ctx.layout = layout_of(input)
-        ctx.save_for_backward(indices)
-        ctx.save_for_forward(indices)
+        return (indices,)
 
     def backward(self, ctx, grad):
         if not ctx.needs_input_grad[0]:
@@ -91,8 +90,7 @@ class MaxUnpool2dBackward(Operator):
     def save(self, ctx, inputs, output):
         grad_output, indices, *ctx.geometry = inputs
         ctx.layout = layout_of(grad_output)
-        ctx.save_for_backward(indices)
-        ctx.save_for_forward(indices)
+        return (indices,)
 
     def backward(self, ctx, grad):
         if not ctx.needs_input_grad[0]:

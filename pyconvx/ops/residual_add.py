@@ -37,9 +37,7 @@ class ResidualAdd(Operator):
 
     def save(self, ctx, inputs, output):
         ctx.activation = inputs[2]
-        saved = () if ctx.activation == "none" else (output,)
-        ctx.save_for_backward(*saved)
-        ctx.save_for_forward(*saved)
+        return () if ctx.activation == "none" else (output,)
 
     def backward(self, ctx, grad):
         if ctx.activation != "none":
@@ -72,8 +70,7 @@ class ReluBackward(Operator):
         return torch.empty_like(output)
 
     def save(self, ctx, inputs, output):
-        ctx.save_for_backward(inputs[1])
-        ctx.save_for_forward(inputs[1])
+        return (inputs[1],)
 
     def backward(self, ctx, grad):
         return relu_backward(grad, *ctx.saved_tensors) if ctx.needs_input_grad[0] else None, None
