@@ -1,6 +1,7 @@
 // The Python module pyconvx._C: problems, and the kernels called with addresses of dense tensors.
 #include "cpu/kernels.h"
 #include "cpu/parallel.h"
+#include "plan/bind_plan.h"
 #include "problem.h"
 
 #include <pybind11/pybind11.h>
@@ -57,23 +58,28 @@ int64_t index_at(IndexType type, const void* indices, int64_t place) {
   }
 }
 
-void require_good_indices(const Unpool2dProblem& x, const char* op, const void* indices) {
-  const int64_t bad = cpu::kernels().first_bad_index(x, indices);
-  if (bad < 0) return;
-  const bool nhwc = x.layout == Layout::nhwc, flat = x.index == IndexType::i64;
-  const int64_t window = nhwc ? bad / x.c : bad, q = window % x.q, p = window / x.q % x.p;
-  const int64_t image = window / x.q / x.p, c = nhwc ? bad % x.c : image % x.c,
-                n = nhwc ? image : image / x.c;
+std::string bad_index(const Unpool2dProblem& x, const char* op, int64_t index, int64_t n, int64_t c, int64_t p,
+                      int64_t q) {
   std::ostringstream sentence;
-  sentence << op << ": index " << index_at(x.index, indices, bad) << " at [n, c, p, q] = [" << n << ", " << c
-           << ", " << p << ", " << q << "] lies outside the " << x.h << " x " << x.w << " output plane (";
-  if (flat)
+  sentence << op << ": index " << index << " at [n, c, p, q] = [" << n << ", " << c << ", " << p << ", " << q
+           << "] lies outside the " << x.h << " x " << x.w << " output plane (";
+  if (x.index == IndexType::i64)
     sentence << "valid: 0 to " << x.h * x.w - 1;
   else
     sentence << "it is an offset in a window of " << x.r << " x " << x.s << " at row "
              << p * x.stride_h - x.pad_top << ", column " << q * x.stride_w - x.pad_left;
   sentence << "); pass the output_size of the pooled input, or the indices that max_pool2d returned for it";
-  throw std::invalid_argument(sentence.str());
+  return sentence.str();
+}
+
+void require_good_indices(const Unpool2dProblem& x, const char* op, const void* indices) {
+  const int64_t bad = cpu::kernels().first_bad_index(x, indices);
+  if (bad < 0) return;
+  const bool nhwc = x.layout == Layout::nhwc;
+  const int64_t window = nhwc ? bad / x.c : bad, q = window % x.q, p = window / x.q % x.p;
+  const int64_t image = window / x.q / x.p, c = nhwc ? bad % x.c : image % x.c,
+                n = nhwc ? image : image / x.c;
+  throw std::invalid_argument(bad_index(x, op, index_at(x.index, indices, bad), n, c, p, q));
 }
 
 // ---------------------------------------------------------------------------------------------------------
@@ -310,7 +316,9 @@ void bind_unpool2d_problem(py::module_& m) {
       .def_readonly("q", &Unpool2dProblem::q)
       .def_readonly("index", &Unpool2dProblem::index)
       .def_property_readonly("overlapping", &Unpool2dProblem::overlapping,
-                             "May one output belong to two windows?");
+                             "May one output belong to two windows?")
+      .def("bad_index", &bad_index, "op"_a, "index"_a, "n"_a, "c"_a, "p"_a, "q"_a,
+           "The sentence that refuses an index outside the plane.");
 }
 
 void bind_cpu(py::module_ m) {
@@ -374,4 +382,5 @@ PYBIND11_MODULE(_C, m) {
   bind_pool2d_problem(m);
   bind_unpool2d_problem(m);
   bind_cpu(m.def_submodule("cpu"));
+  bind_plan(m);
 }

@@ -49,14 +49,16 @@ class _Listener(TorchFunctionMode):
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.rows: list[tuple[str, str, str, str, str]] = []
-        self._names = {id(module): name for name, module in model.named_modules()} if hasattr(model, "named_modules") else {}
+        self._names = (
+            {id(module): name for name, module in model.named_modules()} if hasattr(model, "named_modules") else {}
+        )
         self._calling = [""]
         self._depth = 0
 
     def __enter__(self) -> Any:
         self._hooks = (
             register_module_forward_pre_hook(lambda module, _: self._calling.append(self._names.get(id(module), "?"))),
-            register_module_forward_hook(lambda module, _, __: self._calling.pop() and None, always_call=True),
+            register_module_forward_hook(self._left, always_call=True),
         )
         Operator.observer = self._heard
         return super().__enter__()
@@ -66,6 +68,9 @@ class _Listener(TorchFunctionMode):
         for hook in self._hooks:
             hook.remove()
         super().__exit__(*exception)
+
+    def _left(self, module: Any, args: Any, output: Any) -> None:
+        self._calling.pop()
 
     def _heard(self, operation: str, choice: Choice, args: tuple[Any, ...]) -> Any:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in choice.refusals.items())

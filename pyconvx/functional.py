@@ -15,7 +15,7 @@ from torch import Tensor, is_autocast_enabled
 from torch._C import _is_any_autocast_enabled
 
 from . import ops
-from .ops._checks import FLOATING, check_choice, check_operand, name_of, refuse, show
+from .ops._checks import FLOATING, check_choice, check_operand, refuse, show
 
 __all__ = ["add_relu", "conv2d", "conv_transpose2d", "max_pool2d", "max_unpool2d", "residual_add"]
 
@@ -140,7 +140,7 @@ def max_pool2d(
         ceil_mode: whether a last window that only partly covers the input counts.
         return_indices: whether to return where the maxima stood, for ``max_unpool2d``.
         index_dtype: form of the indices: int64, torch's, is the position h * W + w in the plane; uint8 (windows of up
-            to 255 elements) and int32 are the offset r * S + s in the window, and need an eighth or a half of the memory.
+            to 255 elements) and int32 are the offset r * S + s in the window, in an eighth or a half of the memory.
 
     Returns:
         (N, C, P, Q), and with ``return_indices`` a pair of it and the indices, of the same shape and layout.
@@ -157,7 +157,7 @@ def max_pool2d(
     geometry = (kernel_size, stride, sides(name, padding), dilation, bool(ceil_mode))
     if return_indices:
         check_choice(name, "index_dtype", index_dtype, (torch.uint8, torch.int32, torch.int64))
-        index = index_dtype
+        index: torch.dtype | None = index_dtype
     else:
         # A gradient needs the winners; the forward pass alone does not look for them.
         index = ops.offset_dtype(kernel_size) if _differentiated(input) else None
@@ -252,7 +252,9 @@ def _autocast(*tensors: Tensor | None) -> list[Any]:
     device = tensors[0].device.type  # type: ignore[union-attr]
     dtype = torch.get_autocast_dtype(device)
     return [
-        tensor.to(dtype) if tensor is not None and tensor.dtype in FLOATING and tensor.dtype != torch.float64 else tensor
+        tensor.to(dtype)
+        if tensor is not None and tensor.dtype in FLOATING and tensor.dtype != torch.float64
+        else tensor
         for tensor in tensors
     ]
 
@@ -280,7 +282,9 @@ def sides(op: str, value: Any) -> tuple[int, int, int, int]:
     return vertical, vertical, horizontal, horizontal
 
 
-def _padding(op: str, padding: Any, input: Tensor, weight: Tensor, stride: Any, dilation: Any) -> tuple[int, int, int, int]:
+def _padding(
+    op: str, padding: Any, input: Tensor, weight: Tensor, stride: Any, dilation: Any
+) -> tuple[int, int, int, int]:
     """Read conv2d's padding, the strings included, as (top, bottom, left, right)."""
     if not isinstance(padding, str):
         return sides(op, padding)
@@ -313,17 +317,19 @@ def _unpooled_size(pooled: Any, kernel_size: Any, stride: Any, padding: Any, dil
     )
     if output_size is None:
         return default
-    if not isinstance(output_size, (tuple, list, torch.Size)) or not all(isinstance(size, _INT) for size in output_size):
-        refuse("max_unpool2d", f"output_size is {output_size!r}, expected ints: (H, W), or the size of the pooled image")
+    if not isinstance(output_size, (tuple, list, torch.Size)) or not all(
+        isinstance(size, _INT) for size in output_size
+    ):
+        refuse(
+            "max_unpool2d", f"output_size is {output_size!r}, expected ints: (H, W), or the size of the pooled image"
+        )
     if len(output_size) not in (2, 3, 4):
-        refuse("max_unpool2d", f"output_size has {len(output_size)} sizes, {show(output_size)}, expected (H, W), or the "
-                               f"size of the image that was pooled")  # fmt: skip
+        refuse("max_unpool2d", f"output_size is {show(output_size)}, expected two sizes, (H, W), or all of the image "
+                               f"that was pooled")  # fmt: skip
     size = tuple(output_size[-2:])
-    for axis in (0, 1):
-        low, high = default[axis] - stride[axis], default[axis] + stride[axis]
-        if not low < size[axis] < high:
-            refuse("max_unpool2d", f"output_size is {show(output_size)}, expected its last two sizes between "
-                                   f"{show([d - s + 1 for d, s in zip(default, stride, strict=True)])} and "
-                                   f"{show([d + s - 1 for d, s in zip(default, stride, strict=True)])}: other images are "
-                                   f"not pooled to {pooled[0]} x {pooled[1]}")  # fmt: skip
+    least = tuple(default[axis] - stride[axis] + 1 for axis in (0, 1))
+    most = tuple(default[axis] + stride[axis] - 1 for axis in (0, 1))
+    if not all(least[axis] <= size[axis] <= most[axis] for axis in (0, 1)):
+        refuse("max_unpool2d", f"output_size is {show(output_size)}, expected its last two sizes between {show(least)} "
+                               f"and {show(most)}: other images are not pooled to {pooled[0]} x {pooled[1]}")  # fmt: skip
     return size

@@ -10,7 +10,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
-from types import TracebackType
 
 import torch
 from torch import nn
@@ -62,7 +61,7 @@ class Handle:
     def __enter__(self) -> Handle:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.restore()
 
     def __repr__(self) -> str:
@@ -109,7 +108,7 @@ def swap(
         layer = type(module).__name__
         if reason is None:
             swapped.append((module, type(module)))
-            module.__class__ = LAYERS[type(module)]
+            module.__class__ = LAYERS[type(module)]  # type: ignore[assignment]
         rows.append((name, layer, _shape(module), reason or _SWAPPED))
     handle = Handle(rows, swapped)
     if not swapped:

@@ -30,7 +30,9 @@ class Table:
     def __str__(self) -> str:
         cells = [tuple(map(str, self.columns)), *(tuple(map(_text, row)) for row in self.rows)]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
+        ]
         lines.insert(1, "  ".join("-" * width for width in widths))
         return "\n".join([self.title, *lines, *self.notes])
 

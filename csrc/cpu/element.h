@@ -83,12 +83,16 @@ inline float widen(bfloat16 x) {
 }
 
 inline float widen(float16 x) {
+#ifdef __F16C__
+  return _cvtsh_ss(static_cast<uint16_t>(x.bits));
+#else
   const uint32_t magnitude = static_cast<uint32_t>(x.bits & 0x7fff) << 13;
   const uint32_t sign = static_cast<uint32_t>(x.bits & 0x8000) << 16;
   // Scaling by 2^112 moves the exponent's bias, and normalises subnormal numbers on the way.
   const uint32_t finite = bit_cast<uint32_t>(bit_cast<float>(magnitude) * 0x1p112f);
   const uint32_t special = magnitude | 0x7f800000;
   return bit_cast<float>((magnitude >= 0x0f800000 ? special : finite) | sign);
+#endif
 }
 
 template <class T>

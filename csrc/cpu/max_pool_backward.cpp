@@ -10,34 +10,34 @@
 namespace pyconvx::cpu::PYCONVX_ISA {
 namespace {
 
-constexpr int64_t kGrain = 1 << 14;  // gradients worth waking a thread for
+constexpr int64_t kGrain = 1 << 14;      // gradients worth waking a thread for
+constexpr int64_t kBandBytes = 1 << 14;  // sums that are cleared and finished together: half of an L1 cache
+constexpr int64_t kVectorRun = 32;       // neighbours in memory that make vectors worth their set-up
 
 int64_t grain(int64_t work_per_item) {
   return max(1, kGrain / max(1, work_per_item));
 }
 
-// Windows that overlap. A thread owns a range of the input's rows; the windows that reach into it add their
-// gradients there, one row of windows after the other. Rows that no further window reaches are finished. kPlanar
-// says that neighbours in memory are columns, not channels.
+// The general way, for windows that overlap. A thread owns a range of the input's rows; the windows that reach
+// into it add their gradients there, one row of windows after the other. kPlanar says that neighbours in memory
+// are columns, not channels.
 template <class T, class Index, bool kPlanar>
-class Overlapping {
+class Scatter {
 public:
   using A = Accumulator<T>;
 
-  Overlapping(const Pool2dProblem& problem, const T* grad_output, const Index* indices, T* grad_input)
-      : rows_(rows(problem)), columns_(columns(problem)), position_(rows_, columns_),
-        step_(kPlanar ? 1 : problem.c), pitch_(columns_.size * step_), taps_(rows_.taps * columns_.taps),
-        grad_output_(grad_output), indices_(indices), grad_input_(grad_input) {
-    for (int64_t tap = 0; tap < min(kTable, taps_); ++tap)
-      distance_[tap] = tap / columns_.taps * rows_.dilation * pitch_ + tap % columns_.taps * columns_.dilation * step_;
-    while (first_inside_ < columns_.windows && columns_.origin(first_inside_) < 0) ++first_inside_;
-    end_inside_ = first_inside_;
-    while (end_inside_ < columns_.windows && columns_.interior(end_inside_)) ++end_inside_;
+  Scatter(const Pool2dProblem& problem, const T* grad_output, const Index* indices, T* grad_input)
+      : rows_(rows(problem)), columns_(columns(problem)), step_(kPlanar ? 1 : problem.c),
+        pitch_(columns_.size * step_), taps_(rows_.taps * columns_.taps), grad_output_(grad_output),
+        indices_(indices), grad_input_(grad_input) {
+    const int64_t row_bytes = pitch_ * static_cast<int64_t>(sizeof(A));
+    band_ = min(rows_.size, max(rows_.span(), kBandBytes / row_bytes));
+    for (int64_t tap = 0; tap < kTable; ++tap) distance_[tap] = tap < taps_ ? distance(tap) : kNowhere;
   }
 
   // Rows [begin, end) of all planes, or images.
   void sum(int64_t begin, int64_t end) const {
-    Scratch<A> scratch(is_half<T> ? min(rows_.span(), rows_.size) * pitch_ : 0);
+    Scratch<A> scratch(is_half<T> ? band_ * pitch_ : 0);
     for (int64_t line = begin, next; line < end; line = next) {
       const int64_t image = line / rows_.size;
       next = min(end, (image + 1) * rows_.size);
@@ -47,32 +47,39 @@ public:
 
 private:
   static constexpr bool kFlat = std::is_same_v<Index, int64_t>;
-  static constexpr int64_t kTable = kFlat ? 0 : 256;  // windows of more taps are rare, and take the slow way
+  static constexpr int64_t kTable = kFlat ? 0 : 256;  // all values of a byte
+  static constexpr int64_t kNowhere = std::numeric_limits<int64_t>::min() / 2;
 
-  // Rows [top, bottom) of one image. Rows [low, high) are those being summed: in place if T can hold the sums,
-  // otherwise in scratch, where they move up as they are finished.
+  // Rows [top, bottom) of one image. A band of them, [low, high), is being summed: in place if T can hold the sums,
+  // otherwise in scratch. Those that no further window reaches are finished when room is needed.
   void sum_rows(int64_t image, int64_t top, int64_t bottom, A* scratch) const {
     T* output = grad_input_ + image * rows_.size * pitch_;
     int64_t low = top, high = top;
-    const auto finish = [&](int64_t end) {  // all rows before `end`
+    const auto sums = [&](int64_t h) {
+      if constexpr (is_half<T>)
+        return scratch + (h - low) * pitch_;
+      else
+        return output + h * pitch_;
+    };
+    const auto finish = [&](int64_t end) {  // the rows before `end`
+      const int64_t summed = min(high, end);
       if constexpr (is_half<T>) {
-        const int64_t summed = max(0, min(high, end) - low), rest = max(0, high - end);
-        narrow(summed * pitch_, static_cast<const A*>(scratch), output + low * pitch_);
-        std::memmove(scratch, scratch + summed * pitch_, static_cast<size_t>(rest * pitch_) * sizeof(A));
+        narrow((summed - low) * pitch_, static_cast<const A*>(scratch), output + low * pitch_);
+        std::memmove(scratch, sums(summed), static_cast<size_t>((high - summed) * pitch_) * sizeof(A));
       }
       if (high < end) clear(output + high * pitch_, end - high);
       low = end;
       high = max(high, end);
+      const int64_t next = min(bottom, low + band_);
+      clear(sums(high), next - high);
+      high = next;
     };
+    finish(top);
     const int64_t end_p = rows_.end_window(bottom - 1);
     for (int64_t p = rows_.first_window(top); p < end_p; ++p) {
       const int64_t first = max(top, rows_.origin(p)), last = min(bottom, rows_.origin(p) + rows_.span());
-      if (low < first) finish(first);
-      A* sums = scratch;
-      if constexpr (!is_half<T>) sums = output + first * pitch_;
-      if (high < last) clear(sums + (high - first) * pitch_, last - high);
-      high = max(high, last);
-      add(image, p, first, last, sums);
+      if (high < last) finish(first);
+      add(image, p, first, last, sums(first));
     }
     finish(bottom);
   }
@@ -82,50 +89,47 @@ private:
     std::memset(static_cast<void*>(row), 0, static_cast<size_t>(count * pitch_) * sizeof(E));
   }
 
-  // Adds the gradients of a row of windows to rows [first, last), which begin at `sums`.
+  // Adds the gradients of a row of windows to rows [first, last), which begin at `sums`. What leads elsewhere
+  // belongs to another thread, or to nobody.
   void add(int64_t image, int64_t p, int64_t first, int64_t last, A* sums) const {
-    const int64_t line = (image * rows_.windows + p) * columns_.windows;
-    const bool whole = last - first == rows_.span() && taps_ <= kTable;
-    const int64_t begin_fast = whole ? first_inside_ : columns_.windows, end_fast = whole ? end_inside_ : begin_fast;
-    add_checked(line, p, 0, begin_fast, first, last, sums);
-    add_inside(line, begin_fast, end_fast, sums);
-    add_checked(line, p, end_fast, columns_.windows, first, last, sums);
+    const int64_t step = kPlanar ? 1 : step_;
+    const int64_t begin = (image * rows_.windows + p) * columns_.windows * step;
+    const uint64_t extent = static_cast<uint64_t>((last - first) * pitch_);
+    const int64_t origin =
+        kFlat ? -first * pitch_ : (rows_.origin(p) - first) * pitch_ + columns_.origin(0) * step;
+    add_row(grad_output_ + begin, indices_ + begin, origin, kFlat ? 0 : columns_.stride * step, extent, sums);
   }
 
-  // Windows that lie inside as a whole: every tap is good.
-  void add_inside(int64_t line, int64_t begin, int64_t end, A* sums) const {
-    if constexpr (!kFlat) {
-      const int64_t step = kPlanar ? 1 : step_;
-      for (int64_t q = begin; q < end; ++q) {
-        A* window = sums + columns_.origin(q) * step;
-        const T* grad = grad_output_ + (line + q) * step;
-        const Index* index = indices_ + (line + q) * step;
-        for (int64_t c = 0; c < step; ++c)
-          if (static_cast<uint32_t>(index[c]) < taps_) window[distance_[index[c]] + c] += widen(grad[c]);
+  // Not inlined: a few cycles a gradient matter here, and the callers' variables would take the registers.
+  [[gnu::noinline]] void add_row(const T* grad, const Index* index, int64_t origin, int64_t across, uint64_t extent,
+                                 A* sums) const {
+    const int64_t step = kPlanar ? 1 : step_, windows = columns_.windows;
+    for (int64_t q = 0; q < windows; ++q, origin += across)
+      for (int64_t c = 0; c < step; ++c, ++grad, ++index) {
+        const uint64_t at = static_cast<uint64_t>(origin + distance_to(*index));
+        if (at < extent) sums[static_cast<int64_t>(at) + c] += widen(*grad);
       }
-    }
   }
 
-  // An index counts if it leads into the rows; so none, whatever it is, can lead out of them.
-  void add_checked(int64_t line, int64_t p, int64_t begin, int64_t end, int64_t first, int64_t last, A* sums) const {
-    const int64_t step = kPlanar ? 1 : step_, low = first * columns_.size;
-    const uint64_t extent = static_cast<uint64_t>((last - first) * columns_.size);
-    for (int64_t q = begin; q < end; ++q)
-      for (int64_t c = 0, i = (line + q) * step; c < step; ++c, ++i) {
-        const int64_t position = kFlat ? static_cast<int64_t>(indices_[i]) : position_(p, q, indices_[i]);
-        const uint64_t at = static_cast<uint64_t>(position) - static_cast<uint64_t>(low);
-        if (at < extent) sums[static_cast<int64_t>(at) * step + c] += widen(grad_output_[i]);
-      }
+  // From a window's first tap, or from the plane's first element if indices are flat.
+  int64_t distance_to(Index index) const {
+    if constexpr (kFlat) return index * (kPlanar ? 1 : step_);
+    if constexpr (sizeof(Index) == 1) return distance_[index];
+    if (index < 0 || index >= taps_) return kNowhere;
+    return index < kTable ? distance_[index] : distance(index);
+  }
+
+  int64_t distance(int64_t tap) const {
+    return tap / columns_.taps * rows_.dilation * pitch_ + tap % columns_.taps * columns_.dilation * step_;
   }
 
   Axis rows_, columns_;
-  Positions<Index> position_;
   int64_t step_, pitch_;  // from column to column, from row to row
-  int64_t taps_, distance_[kFlat ? 1 : kTable];
-  int64_t first_inside_ = 0, end_inside_ = 0;  // the windows of a row that have all their columns inside
+  int64_t taps_, band_;
   const T* grad_output_;
   const Index* indices_;
   T* grad_input_;
+  int64_t distance_[kFlat ? 1 : 256];
 };
 
 template <class T, class Index>
@@ -133,7 +137,7 @@ void backward(const Pool2dProblem& x, const T* grad_output, const Index* indices
   const bool nhwc = x.layout == Layout::nhwc;
   const int64_t lines = nhwc ? x.n * x.h : x.n * x.c * x.h, line_grain = grain(nhwc ? x.w * x.c : x.w);
   const auto for_lines = [&](const auto& body) { parallel_for(lines, line_grain, body); };
-  if (!x.overlapping()) {
+  if (!x.overlapping() && (nhwc ? x.c : x.q()) >= kVectorRun) {
     const Axis row_axis = rows(x), column_axis = columns(x);
     const Disjoint<T, Index> disjoint{row_axis,
                                       column_axis,
@@ -146,11 +150,11 @@ void backward(const Pool2dProblem& x, const T* grad_output, const Index* indices
       nhwc ? disjoint.fill_nhwc(begin, end) : disjoint.fill_nchw(begin, end);
     });
   } else if (nhwc) {
-    const Overlapping<T, Index, false> overlapping(x, grad_output, indices, grad_input);
-    for_lines([&](int64_t begin, int64_t end) { overlapping.sum(begin, end); });
+    const Scatter<T, Index, false> scatter(x, grad_output, indices, grad_input);
+    for_lines([&](int64_t begin, int64_t end) { scatter.sum(begin, end); });
   } else {
-    const Overlapping<T, Index, true> overlapping(x, grad_output, indices, grad_input);
-    for_lines([&](int64_t begin, int64_t end) { overlapping.sum(begin, end); });
+    const Scatter<T, Index, true> scatter(x, grad_output, indices, grad_input);
+    for_lines([&](int64_t begin, int64_t end) { scatter.sum(begin, end); });
   }
 }
 

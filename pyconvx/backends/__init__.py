@@ -22,7 +22,7 @@ class Backend:
 
     name: str
     summary: str
-    devices: frozenset[str] | None
+    devices: frozenset[str] | None = None
     """Device types whose tensors it takes; None means all."""
 
     def unavailable(self) -> str | None:

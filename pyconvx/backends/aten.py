@@ -29,8 +29,16 @@ def _blank(like: Tensor, shape: tuple[int, ...], problem: Any) -> Tensor:
 
 
 def dense(tensor: Tensor, problem: Any) -> Tensor:
-    """Return the tensor in the layout that the problem's results have; no copy where it is in it already."""
-    return tensor.contiguous(memory_format=_layout(problem))
+    """Return the tensor with exactly the strides that the problem's results have; no copy where it has them already."""
+    layout = _layout(problem)
+    tensor = tensor.contiguous(memory_format=layout)
+    # contiguous() takes what it finds where a size is 0 or 1: a view's strides, or another layout's.
+    return tensor if tensor.stride() == _strides(tensor.shape, layout) else tensor.clone(memory_format=layout)
+
+
+def _strides(shape: torch.Size, layout: torch.memory_format) -> tuple[int, ...]:
+    _, c, h, w = (max(size, 1) for size in shape)
+    return (c * h * w, h * w, w, 1) if layout is torch.contiguous_format else (c * h * w, 1, c * w, c)
 
 
 def is_symmetric(padding: Any) -> bool:
@@ -60,7 +68,6 @@ def convolve(problem, input, weight, bias, stride, padding, dilation, groups):
 class Aten(Backend):
     name = "aten"
     summary = "torch's own operations, on any device"
-    devices = None
 
     def can_run(self, operation: str, problem: Any) -> str | None:
         if operation.startswith("max_pool2d") and not is_symmetric(problem.padding):
@@ -101,9 +108,7 @@ class Aten(Backend):
 
     def conv_transpose2d(self, problem, input, weight, bias, stride, padding, output_padding, dilation, groups):
         if is_symmetric(padding):
-            output = torch.conv_transpose2d(
-                input, weight, bias, stride, padding[::2], output_padding, groups, dilation
-            )
+            output = torch.conv_transpose2d(input, weight, bias, stride, padding[::2], output_padding, groups, dilation)
         else:
             whole = torch.conv_transpose2d(input, weight, bias, stride, 0, output_padding, groups, dilation)
             output = cropped(whole, padding)
@@ -133,13 +138,13 @@ class Aten(Backend):
         return dense(values * inside, problem)
 
     def max_unpool2d(self, problem, input, indices, kernel_size, stride, padding, dilation, output_size):
-        flat, winners = _winners(indices, problem)
+        flat, winners = _winners("max_unpool2d", indices, problem)
         planes = input.new_zeros((*input.shape[:2], problem.h * problem.w + 1))
         planes.scatter_(2, torch.where(winners, flat, problem.h * problem.w), input.flatten(2))
         return dense(planes[:, :, :-1].unflatten(2, (problem.h, problem.w)), problem)
 
     def max_unpool2d_backward(self, problem, grad_output, indices, kernel_size, stride, padding, dilation, output_size):
-        flat, winners = _winners(indices, problem)
+        flat, winners = _winners("max_unpool2d_backward", indices, problem)
         values = torch.where(winners, grad_output.flatten(2).gather(2, flat), 0)
         return dense(values.view(indices.shape), problem)
 
@@ -148,7 +153,7 @@ class Aten(Backend):
         return output.relu_() if activation == "relu" else output
 
     def relu_backward(self, problem, grad_output, output):
-        return torch.where(output <= 0, 0, grad_output, out=torch.empty_like(output))
+        return torch.where(output <= 0, 0, grad_output, out=torch.empty_like(output))  # type: ignore[call-overload]
 
 
 def _flat(indices: Tensor, problem: Any) -> tuple[Tensor, Tensor]:
@@ -176,7 +181,7 @@ def _offsets(flat: Tensor, problem: Any) -> Tensor:
     return taps + columns.div(problem.dilation[1], rounding_mode="floor")
 
 
-def _winners(indices: Tensor, problem: Any) -> tuple[Tensor, Tensor]:
+def _winners(operation: str, indices: Tensor, problem: Any) -> tuple[Tensor, Tensor]:
     """Return each pooled value's position and whether it is the last of those that name it; (N, C, P*Q) both.
 
     Raises:
@@ -185,7 +190,7 @@ def _winners(indices: Tensor, problem: Any) -> tuple[Tensor, Tensor]:
     flat, inside = _flat(indices, problem)
     if not inside.all():
         n, c, p, q = (~inside).nonzero()[0].tolist()
-        raise InvalidCall(outside_plane(indices[n, c, p, q].item(), (n, c, p, q), problem))
+        raise InvalidCall(problem.bad_index(operation, indices[n, c, p, q].item(), n, c, p, q))
     flat = flat.flatten(2)
     order = torch.arange(flat.shape[2], device=flat.device).expand_as(flat)
     last = flat.new_full((*flat.shape[:2], problem.h * problem.w), -1).scatter_reduce_(2, flat, order, "amax")

@@ -63,12 +63,14 @@ class Cpu(Aten):
         top, bottom, left, right = padding
         symmetric, dtype = top == bottom and left == right, input.dtype
         native, plain = dtype in self.native, residual is None and activation == "none"
-        if plain and symmetric and native and frozen.packed_filters is None:
+        frozen_filters = frozen.packed_filters is not None
+        # oneDNN is not called for an empty batch, and torch then forgets the layout.
+        if plain and symmetric and native and problem.n and not frozen_filters:
             return torch.conv2d(input, weight, bias, stride, (top, left), dilation, groups)
         if not native:
             input, weight, bias = input.float(), weight.float(), None if bias is None else bias.float()
             residual = None if residual is None else residual.float()
-        if symmetric and frozen.packed_filters is not None:
+        if symmetric and problem.n and frozen_filters:
             output = _packed_conv2d(input, weight, bias, residual, (top, left), stride, dilation, groups, activation)
             output = dense(output, problem)
         else:

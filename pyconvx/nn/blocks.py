@@ -20,7 +20,7 @@ class ConvBNReLU(torch.nn.Module):
     epilogue: one operation.
 
     Args:
-        in_channels, out_channels, kernel_size, stride, padding, dilation, groups: of the convolution, which has no bias.
+        in_channels, out_channels, kernel_size, stride, padding, dilation, groups: of the convolution; it has no bias.
         eps, momentum: of the batch norm (Ioffe and Szegedy 2015).
         relu: whether there is a ReLU.
 
@@ -48,17 +48,18 @@ class ConvBNReLU(torch.nn.Module):
 
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
         """Return relu(bn(conv(input)) + residual)."""
-        if self.bn.training or self.bn.running_var is None:
-            output = self.bn(self.conv(input))
+        conv, bn = self.conv, self.bn
+        mean, variance = bn.running_mean, bn.running_var
+        if bn.training or mean is None or variance is None:
+            output = bn(conv(input))
             if residual is not None:
                 return functional.residual_add(output, residual, "relu" if self.relu else None)
             return F.relu(output) if self.relu else output
-        conv, bn = self.conv, self.bn
-        scale = bn.weight * torch.rsqrt(bn.running_var + bn.eps)
+        scale = bn.weight * torch.rsqrt(variance + bn.eps)
         return functional.conv2d(
             input,
             (conv.weight * scale[:, None, None, None]).to(conv.weight.dtype),
-            (bn.bias - bn.running_mean * scale).to(conv.weight.dtype),
+            (bn.bias - mean * scale).to(conv.weight.dtype),
             conv.stride,
             conv.padding,
             conv.dilation,
@@ -103,7 +104,7 @@ class FactorizedConv2d(torch.nn.Module):
     ) -> None:
         super().__init__()
         vertical, horizontal = functional.pair("FactorizedConv2d", "stride", stride)
-        pads = ("same", "same")
+        pads: Any = ("same", "same")
         if padding != "same":
             pad_h, pad_w = functional.pair("FactorizedConv2d", "padding", padding)
             pads = ((0, pad_w), (pad_h, 0))

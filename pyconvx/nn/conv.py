@@ -31,7 +31,7 @@ class Conv2d(torch.nn.Conv2d):
         dilation: Any = 1,
         groups: int = 1,
         bias: bool = True,
-        padding_mode: str = "zeros",
+        padding_mode: Any = "zeros",
         device: Any = None,
         dtype: Any = None,
     ) -> None:
@@ -52,7 +52,7 @@ class Conv2d(torch.nn.Conv2d):
 
     def forward(self, input: Tensor, *, activation: str | None = None, residual: Tensor | None = None) -> Tensor:
         """Return activation(input * weight + bias + residual); see :func:`pyconvx.conv2d`."""
-        padding = self.padding
+        padding: Any = self.padding
         if self.padding_mode != "zeros":
             input = F.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode)
             padding = 0
@@ -70,9 +70,9 @@ class ConvTranspose2d(torch.nn.ConvTranspose2d):
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         """Return the transposed convolution; ``output_size`` (H, W) settles output_padding, as in torch."""
-        output_padding = self._output_padding(
-            input, output_size, self.stride, self.padding, self.kernel_size, 2, self.dilation
-        )
+        geometry: Any = (self.stride, self.padding, self.kernel_size, 2, self.dilation)
+        output_padding = self._output_padding(input, output_size, *geometry)
+        padding: Any = self.padding
         return functional.conv_transpose2d(
-            input, self.weight, self.bias, self.stride, self.padding, output_padding, self.groups, self.dilation
+            input, self.weight, self.bias, self.stride, padding, output_padding, self.groups, self.dilation
         )

@@ -29,8 +29,8 @@ def name_of(dtype: torch.dtype) -> str:
 
 
 def check_operand(op: str, name: str, tensor: Tensor, rank: int | None = None, like: Tensor | None = None) -> None:
-    """Raise unless ``tensor`` is a dense floating-point tensor of ``rank`` dimensions (any, if None), with the dtype and
-    device of ``like`` (the operation's input) where one is given."""
+    """Raise unless ``tensor`` is a dense floating-point tensor of ``rank`` dimensions (None: of any), with the dtype
+    and device of ``like`` (the operation's input) where one is given."""
     if tensor.layout is not torch.strided:
         refuse(op, f"{name} has the layout {tensor.layout}, expected a dense tensor; call {name}.to_dense()")
     if rank is not None and tensor.dim() != rank:

@@ -27,6 +27,8 @@ def in_layout(tensor: Tensor, layout: torch.memory_format) -> Tensor:
     return tensor if layout_of(tensor) is layout else tensor.clone(memory_format=layout)
 
 
-def empty(like: Tensor, shape: tuple[int, ...], layout: torch.memory_format, dtype: torch.dtype | None = None) -> Tensor:
-    """Allocate a dense 4-D tensor of ``shape`` in ``layout`` with the device (and dtype, if none is given) of ``like``."""
+def empty(
+    like: Tensor, shape: tuple[int, ...], layout: torch.memory_format, dtype: torch.dtype | None = None
+) -> Tensor:
+    """Allocate a dense 4-D tensor in ``layout`` on the device, and unless one is given of the dtype, of ``like``."""
     return torch.empty(shape, dtype=dtype or like.dtype, device=like.device, memory_format=layout)

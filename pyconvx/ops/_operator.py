@@ -26,8 +26,13 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch._C import _any_requires_grad, _are_functorch_transforms_active, _AutoDispatchBelowAutograd
-from torch._C import _get_tracing_state, _len_torch_dispatch_stack
+from torch._C import (
+    _any_requires_grad,
+    _are_functorch_transforms_active,
+    _AutoDispatchBelowAutograd,
+    _get_tracing_state,
+    _len_torch_dispatch_stack,
+)
 from torch.autograd import Function, forward_ad
 from torch.compiler import is_compiling
 
@@ -128,8 +133,10 @@ class Operator:
 
         title = "".join(word.capitalize() for word in self.name.split("_"))
         shared = {"backward": staticmethod(backward)}
-        self._training = type(f"{title}Training", (Function,), {"forward": staticmethod(forward_and_save), **shared})
-        self._transformed = type(
+        self._training: Any = type(
+            f"{title}Training", (Function,), {"forward": staticmethod(forward_and_save), **shared}
+        )
+        self._transformed: Any = type(
             f"{title}Transformed",
             (Function,),
             {
@@ -207,7 +214,7 @@ def _signature_function(operands: list[Any]) -> Callable[..., tuple[Any, ...]]:
         for operand in operands
     ]
     names = ", ".join(operand.name for operand in operands)
-    return eval(f"lambda {names}, *options: ({', '.join(keys)}, options)")  # type: ignore[no-any-return]
+    return eval(f"lambda {names}, *options: ({', '.join(keys)}, options)")
 
 
 def _hashable(args: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 from .. import _C
+from .._problem import ACTIVATIONS, DTYPES, LAYOUTS
 from ._checks import check_choice, check_operand, check_size, raise_refusal, refuse
 from ._layout import empty, in_layout, layout_of
 from ._operator import Operator
-from .._problem import ACTIVATIONS, DTYPES, LAYOUTS
 from ._vmap import batch_in_front, into_channels, into_images, out_of_channels, out_of_images
-from .residual_add import relu_backward
+from .residual_add import add, relu_backward
 
 Pair = tuple[int, int]
 Padding = tuple[int, int, int, int]
@@ -49,11 +49,6 @@ def conv_problem(
     )  # fmt: skip
     raise_refusal(name, problem.refusal())
     return problem
-
-
-def add(one: Tensor | None, other: Tensor | None) -> Tensor | None:
-    """Add two terms of a sum that may be absent."""
-    return other if one is None else one if other is None else one + other
 
 
 class Conv2d(Operator):
@@ -94,7 +89,7 @@ class Conv2d(Operator):
         return empty(input, (input.shape[0], weight.shape[0], *size), layout_of(input, weight))
 
     def save(self, ctx, inputs, output):
-        input, weight, bias, residual, *ctx.geometry, ctx.activation = inputs
+        input, weight, _, _, *ctx.geometry, ctx.activation = inputs
         return input, weight, output if ctx.activation != "none" else None
 
     def backward(self, ctx, grad):
@@ -191,7 +186,7 @@ class Conv2dDgrad(Operator):
 
     def jvp(self, ctx, grad_output_t, weight_t):
         grad_output, weight = ctx.saved_tensors
-        tangent = None
+        tangent: Any = None
         if grad_output_t is not None:
             tangent = conv2d_dgrad(grad_output_t, weight, ctx.input_size, *ctx.geometry)
         if weight_t is not None:
@@ -204,9 +199,7 @@ class Conv2dDgrad(Operator):
             return out_of_images(conv2d_dgrad(into_images(grad_output), weight, *options), info.batch_size), 0
         grad_output, weight = batch_in_front(info.batch_size, in_dims[:2], (grad_output, weight))
         *geometry, groups = options
-        grad_input = conv2d_dgrad(
-            into_channels(grad_output), into_images(weight), *geometry, groups * info.batch_size
-        )
+        grad_input = conv2d_dgrad(into_channels(grad_output), into_images(weight), *geometry, groups * info.batch_size)
         return out_of_channels(grad_input, info.batch_size), 0
 
 
@@ -260,7 +253,8 @@ class Conv2dWgrad(Operator):
 
     def jvp(self, ctx, grad_output_t, input_t):
         grad_output, input = ctx.saved_tensors
-        weight_t = bias_t = None
+        weight_t: Any = None
+        bias_t: Any = None
         if grad_output_t is not None:
             weight_t, bias_t = conv2d_wgrad(grad_output_t, input, ctx.filter_size, *ctx.geometry, ctx.bias)
         if input_t is not None:
@@ -273,9 +267,7 @@ class Conv2dWgrad(Operator):
     def vmap(self, info, in_dims, grad_output, input, *options):
         tensors = batch_in_front(info.batch_size, in_dims[:2], (grad_output, input))
         *geometry, groups, bias = options
-        grad_weight, grad_bias = conv2d_wgrad(
-            *map(into_channels, tensors), *geometry, groups * info.batch_size, bias
-        )
+        grad_weight, grad_bias = conv2d_wgrad(*map(into_channels, tensors), *geometry, groups * info.batch_size, bias)
         return (out_of_images(grad_weight, info.batch_size), out_of_images(grad_bias, info.batch_size)), (0, 0)
 
 

@@ -20,7 +20,8 @@ from ._checks import check_operand, check_size, refuse, show
 from ._layout import empty, in_layout, layout_of
 from ._operator import Operator
 from ._vmap import batch_in_front, into_channels, into_images, out_of_channels, out_of_images
-from .conv2d import add, conv2d, conv2d_wgrad, conv_problem
+from .conv2d import conv2d, conv2d_wgrad, conv_problem
+from .residual_add import add
 
 
 def output_size(size: Any, filter_size: Any, stride: Any, padding: Any, output_padding: Any, dilation: Any) -> Any:
@@ -70,8 +71,8 @@ class ConvTranspose2d(Operator):
         reached = _reached(stride, output_padding) if min(stride) >= 1 else output_padding
         size = output_size(input.shape[2:], weight.shape[2:], stride, padding, reached, dilation)
         if input.shape[2] < 1 or input.shape[3] < 1 or min(size) < 1:
-            refuse(self.name, f"an input of {input.shape[2]} x {input.shape[3]} gives an output of {size[0]} x {size[1]},"
-                              f" expected at least 1 x 1; use a larger input or less padding")  # fmt: skip
+            refuse(self.name, f"an input of {input.shape[2]} x {input.shape[3]} gives an output of {size[0]} x "
+                              f"{size[1]}, expected at least 1 x 1; use a larger input or less padding")  # fmt: skip
         shape = (input.shape[0], weight.shape[1] * groups, *size)
         return conv_problem(
             self.name, input, layout_of(input, weight), shape, weight.shape[0], weight.shape[2:], stride, padding,
@@ -83,7 +84,7 @@ class ConvTranspose2d(Operator):
         return empty(input, (input.shape[0], weight.shape[1] * groups, *size), layout_of(input, weight))
 
     def save(self, ctx, inputs, output):
-        input, weight, bias, ctx.stride, ctx.padding, ctx.output_padding, ctx.dilation, ctx.groups = inputs
+        input, weight, _, ctx.stride, ctx.padding, ctx.output_padding, ctx.dilation, ctx.groups = inputs
         return input, weight
 
     def backward(self, ctx, grad):
@@ -105,7 +106,7 @@ class ConvTranspose2d(Operator):
     def jvp(self, ctx, input_t, weight_t, bias_t):
         input, weight = ctx.saved_tensors
         geometry = (ctx.stride, ctx.padding, ctx.output_padding, ctx.dilation, ctx.groups)
-        tangent = None
+        tangent: Any = None
         if input_t is not None:
             tangent = conv_transpose2d(input_t, weight, None, *geometry)
         if weight_t is not None:

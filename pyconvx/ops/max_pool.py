@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from .. import _C
+from .._problem import DTYPES, INDEX_TYPES, LAYOUTS
 from ._checks import check_choice, check_operand, check_size, name_of, raise_refusal, refuse
 from ._layout import empty, in_layout, layout_of
 from ._operator import Operator
-from .._problem import DTYPES, INDEX_TYPES, LAYOUTS
 from ._vmap import over_images
 
 _INDEX_DTYPES = (torch.uint8, torch.int32, torch.int64)
@@ -44,7 +44,9 @@ def check_indices(op: str, indices: Tensor, like: Tensor, shape: Any) -> None:
     check_size(op, "indices", indices, shape, "one index per pooled value; pass the indices that max_pool2d returned")
 
 
-def _extent(size: Any, pad_before: Any, pad_after: Any, window: Any, stride: Any, dilation: Any, ceil_mode: bool) -> Any:
+def _extent(
+    size: Any, pad_before: Any, pad_after: Any, window: Any, stride: Any, dilation: Any, ceil_mode: bool
+) -> Any:
     room = size + pad_before + pad_after - dilation * (window - 1) - 1
     if not ceil_mode:
         return room // stride + 1
@@ -62,13 +64,21 @@ def output_size(size: Any, kernel_size: Any, stride: Any, padding: Any, dilation
 
 
 def _pool_problem(
-    name: str, like: Tensor, layout: Any, shape: Any, kernel_size: Any, stride: Any, padding: Any, dilation: Any,
-    ceil_mode: bool, index_dtype: torch.dtype | None,
-) -> _C.Pool2dProblem:  # fmt: skip
+    name: str,
+    like: Tensor,
+    shape: Any,
+    index_dtype: torch.dtype | None,
+    kernel_size: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    ceil_mode: bool,
+) -> _C.Pool2dProblem:
+    """Describe the pooling of an input of ``shape`` in the layout of ``like``; raise InvalidCall."""
     n, c, h, w = shape
     problem = _C.Pool2dProblem(
         n=n, c=c, h=h, w=w, r=kernel_size[0], s=kernel_size[1], stride=stride, padding=padding, dilation=dilation,
-        ceil_mode=ceil_mode, dtype=DTYPES[like.dtype], layout=LAYOUTS[layout], index=INDEX_TYPES[index_dtype],
+        ceil_mode=ceil_mode, dtype=DTYPES[like.dtype], layout=LAYOUTS[layout_of(like)], index=INDEX_TYPES[index_dtype],
     )  # fmt: skip
     raise_refusal(name, problem.refusal())
     return problem
@@ -87,8 +97,9 @@ class MaxPool2d(Operator):
         check_operand(self.name, "input", input, 4)
         check_choice(self.name, "index_dtype", index_dtype, (None, *_INDEX_DTYPES))
 
-    def problem(self, input, *geometry):
-        return _pool_problem(self.name, input, layout_of(input), input.shape, *geometry)
+    def problem(self, input, *geometry_and_index):
+        *geometry, index_dtype = geometry_and_index
+        return _pool_problem(self.name, input, input.shape, index_dtype, *geometry)
 
     def fake(self, input, kernel_size, stride, padding, dilation, ceil_mode, index_dtype):
         size = output_size(input.shape[2:], kernel_size, stride, padding, dilation, ceil_mode)
@@ -136,10 +147,8 @@ class MaxPool2dBackward(Operator):
         check_indices(self.name, indices, grad_output, grad_output.shape)
 
     def problem(self, grad_output, indices, input_size, *geometry):
-        problem = _pool_problem(
-            self.name, grad_output, layout_of(grad_output), (*grad_output.shape[:2], *input_size), *geometry,
-            indices.dtype,
-        )  # fmt: skip
+        shape = (*grad_output.shape[:2], *input_size)
+        problem = _pool_problem(self.name, grad_output, shape, indices.dtype, *geometry)
         expected = (*grad_output.shape[:2], problem.p, problem.q)
         check_size(self.name, "grad_output", grad_output, expected, "the output of an input of that size")
         return problem
@@ -179,7 +188,7 @@ class MaxPool2dGather(Operator):
         check_indices(self.name, indices, input, (*input.shape[:2], *output_size(input.shape[2:], *geometry)))
 
     def problem(self, input, indices, *geometry):
-        return _pool_problem(self.name, input, layout_of(input), input.shape, *geometry, indices.dtype)
+        return _pool_problem(self.name, input, input.shape, indices.dtype, *geometry)
 
     def fake(self, input, indices, *geometry):
         return empty(input, tuple(indices.shape), layout_of(input))

@@ -12,19 +12,19 @@ positions in the plane (int64), as in max pooling.
 from __future__ import annotations
 
 from .. import _C
+from .._problem import DTYPES, INDEX_TYPES, LAYOUTS
 from ._checks import check_operand, check_size, raise_refusal
 from ._layout import empty, in_layout, layout_of
 from ._operator import Operator
-from .._problem import DTYPES, INDEX_TYPES, LAYOUTS
 from ._vmap import over_images
 from .max_pool import check_indices
 
 
-def _unpool_problem(name, like, layout, pooled_shape, indices, kernel_size, stride, padding, dilation, output_size):
+def _unpool_problem(name, like, pooled_shape, indices, kernel_size, stride, padding, dilation, output_size):
     n, c, p, q = pooled_shape
     problem = _C.Unpool2dProblem(
         n=n, c=c, p=p, q=q, h=output_size[0], w=output_size[1], r=kernel_size[0], s=kernel_size[1], stride=stride,
-        padding=padding, dilation=dilation, dtype=DTYPES[like.dtype], layout=LAYOUTS[layout],
+        padding=padding, dilation=dilation, dtype=DTYPES[like.dtype], layout=LAYOUTS[layout_of(like)],
         index=INDEX_TYPES[indices.dtype],
     )  # fmt: skip
     raise_refusal(name, problem.refusal())
@@ -45,7 +45,7 @@ class MaxUnpool2d(Operator):
         check_indices(self.name, indices, input, input.shape)
 
     def problem(self, input, indices, *geometry):
-        return _unpool_problem(self.name, input, layout_of(input), input.shape, indices, *geometry)
+        return _unpool_problem(self.name, input, input.shape, indices, *geometry)
 
     def fake(self, input, indices, *geometry):
         return empty(input, (*input.shape[:2], *geometry[-1]), layout_of(input))
@@ -82,7 +82,7 @@ class MaxUnpool2dBackward(Operator):
         check_size(self.name, "grad_output", grad_output, (*indices.shape[:2], *geometry[-1]), "the unpooled size")
 
     def problem(self, grad_output, indices, *geometry):
-        return _unpool_problem(self.name, grad_output, layout_of(grad_output), indices.shape, indices, *geometry)
+        return _unpool_problem(self.name, grad_output, indices.shape, indices, *geometry)
 
     def fake(self, grad_output, indices, *geometry):
         return empty(grad_output, tuple(indices.shape), layout_of(grad_output))

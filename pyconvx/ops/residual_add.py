@@ -8,13 +8,20 @@ Both work on tensors of any rank, element by element; results have the strides o
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from .. import _C
+from .._problem import ACTIVATIONS, DTYPES, ElementwiseProblem
 from ._checks import check_choice, check_operand, check_size
 from ._operator import Operator
-from .._problem import ACTIVATIONS, DTYPES, ElementwiseProblem
 from ._vmap import batch_in_front
+
+
+def add(one: Any, other: Any) -> Any:
+    """Add two terms of a tangent or a gradient, either of which may be absent."""
+    return other if one is None else one if other is None else one + other
 
 
 class ResidualAdd(Operator):
@@ -45,7 +52,7 @@ class ResidualAdd(Operator):
         return tuple(grad if needed else None for needed in ctx.needs_input_grad[:2])
 
     def jvp(self, ctx, x_t, residual_t):
-        tangent = x_t + residual_t if x_t is not None and residual_t is not None else x_t if residual_t is None else residual_t
+        tangent = add(x_t, residual_t)
         return tangent.clone() if ctx.activation == "none" else relu_backward(tangent, *ctx.saved_tensors)
 
     def vmap(self, info, in_dims, *args):

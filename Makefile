@@ -1,0 +1,68 @@
+# Every target stands alone: it makes the virtual environment in .venv that it needs and goes from there.
+#
+#   make demo   install, then train, swap and check a network on real digits
+#   make test   install, then run the tests
+#   make lint   check style and types
+#   make bench  run the benchmarks
+#   make clean  remove what these made
+
+PYTHON ?= python3
+CXX ?= c++
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+INSTALL := $(PIP) install --quiet --constraint constraints.txt
+
+# What the native core and the metadata are built from; a change of one builds them again.
+SOURCES := setup.py pyproject.toml CMakeLists.txt constraints.txt $(shell find csrc kernels -type f 2>/dev/null)
+
+.PHONY: demo test lint bench clean
+
+demo: $(VENV)/demo
+	$(BIN)/pyconvx demo
+
+test: $(VENV)/test
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	find csrc kernels -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' | xargs $(BIN)/clang-format --dry-run -Werror
+
+bench: $(VENV)/test
+	$(BIN)/python -m pytest benchmarks --override-ini python_files='bench_*.py' --benchmark-only
+
+clean:
+	rm -rf $(VENV) build pyconvx.egg-info pyconvx/*.so
+
+# One stamp per set of extras. Editable, so that the tests see the tree as it stands.
+
+$(VENV)/demo: $(VENV)/pip $(SOURCES)
+	@echo "Installing pyconvx with what the demo needs (the first time: torch, about 200 MB, and a minute of compiling)"
+	$(INSTALL) --editable '.[demo]'
+	@touch $@
+
+$(VENV)/test: $(VENV)/pip $(SOURCES)
+	@echo "Installing pyconvx with what the tests need (the first time: torch, about 200 MB, and minutes of compiling)"
+	PYCONVX_EMULATOR=ON $(INSTALL) --editable '.[test,bench,emulator]'
+	@touch $@ $(VENV)/demo
+
+$(VENV)/lint: $(VENV)/test
+	$(INSTALL) --editable '.[dev]'
+	@touch $@
+
+$(VENV)/pip:
+	@command -v $(PYTHON) >/dev/null || \
+	  { echo "make: '$(PYTHON)' was not found. pyconvx needs Python 3.10 or newer: apt-get install python3 python3-venv python3-dev,"; \
+	    echo "      or name another with 'make PYTHON=/path/to/python3'."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "make: $$($(PYTHON) --version) is too old: pyconvx needs Python 3.10 or newer; name one with 'make PYTHON=...'."; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "make: this Python cannot make virtual environments: apt-get install python3-venv."; exit 1; }
+	@$(PYTHON) -c 'import os, sysconfig; os.stat(os.path.join(sysconfig.get_path("include"), "Python.h"))' 2>/dev/null || \
+	  { echo "make: Python's C headers were not found: apt-get install python3-dev."; exit 1; }
+	@command -v $(CXX) >/dev/null || \
+	  { echo "make: no C++ compiler ('$(CXX)') was found: apt-get install g++, or name one with 'make CXX=...'."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@

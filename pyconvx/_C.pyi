@@ -1,0 +1,5 @@
+"""The native core; its docstrings describe it."""
+
+from typing import Any
+
+def __getattr__(name: str) -> Any: ...
