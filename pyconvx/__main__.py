@@ -18,6 +18,7 @@ from .errors import BackendRefusal, InvalidCall
 if TYPE_CHECKING:
     import torch
 
+    from .swap import Handle
     from .table import Table
 
 _DTYPES = {"fp64": "float64", "fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
@@ -32,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     args = _parser().parse_args(argv)
     try:
-        return args.run(args)  # type: ignore[no-any-return]
+        return args.run(args)
     except (InvalidCall, BackendRefusal, _CannotDo) as error:
         print(f"pyconvx: {error}", file=sys.stderr)
         return 2
@@ -142,12 +143,7 @@ def _demo(args: argparse.Namespace) -> int:
 
 
 def _swap(args: argparse.Namespace) -> int:
-    from .swap import swap
-
-    model = _build(args.model)
-    with warnings.catch_warnings():
-        warnings.showwarning = _show_warning
-        handle = swap(model, include=args.include, exclude=args.exclude, strict=args.strict)
+    handle = _exchange(_build(args.model), include=args.include, exclude=args.exclude, strict=args.strict)
     _print(handle.report(), args.json)
     return 0
 
@@ -156,26 +152,24 @@ def _explain(args: argparse.Namespace) -> int:
     import torch
 
     from .explain import explain
-    from .swap import swap
 
     model = _build(args.model)
     dtype = getattr(torch, _DTYPES[args.dtype])
     layout = torch.channels_last if args.channels_last else torch.preserve_format
     if args.channels_last and len(args.input) != 4:
         raise _CannotDo(f"--channels-last needs an input of four sizes, got {len(args.input)}")
-    model.to(dtype=dtype, memory_format=layout)
+    model.to(dtype)
+    model.to(memory_format=layout)  # type: ignore[call-overload]  # torch's stubs lack this form
     x = torch.randn(args.input, dtype=dtype).to(memory_format=layout)
-    with warnings.catch_warnings():
-        warnings.showwarning = _show_warning
-        if args.swap:
-            swap(model)
-        try:
-            table = explain(model, x)
-        except (RuntimeError, ValueError, TypeError) as error:
-            size = ",".join(map(str, args.input))
-            raise _CannotDo(
-                f"{args.model} does not run on an input of {size} (--input): {type(error).__name__}: {error}"
-            ) from None
+    if args.swap:
+        _exchange(model)
+    try:
+        table = explain(model, x)
+    except (RuntimeError, ValueError, TypeError) as error:
+        size = ",".join(map(str, args.input))
+        raise _CannotDo(
+            f"{args.model} does not run on an input of {size} (--input): {type(error).__name__}: {error}"
+        ) from None
     _print(table, args.json)
     return 0
 
@@ -216,8 +210,16 @@ def _print(table: Table, as_json: bool) -> None:
         table.show()
 
 
-def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    print(f"pyconvx: {message}", file=sys.stderr)
+def _exchange(model: torch.nn.Module, **options: Any) -> Handle:
+    """Swap the model; warnings become sentences on stderr, without the place in the code that Python adds."""
+    from .swap import swap
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        handle = swap(model, **options)
+    for warning in caught:
+        print(f"pyconvx: {warning.message}", file=sys.stderr)
+    return handle
 
 
 # Models by name.

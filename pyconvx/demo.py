@@ -24,10 +24,10 @@ from .table import Table
 _REQUIRED_ACCURACY = 0.97
 _BATCH = 64
 _AGREEMENT = 1e-5
-"""How far swapped logits and losses may be from the original's, as a fraction of the largest logit or the loss."""
+"""How far logits and gradients may be from the original's, as a fraction of the largest: rounding, in another order."""
 
 _TRAINED_APART = 1e-3
-"""Likewise for the loss after further training, in which a difference in the last bit of a gradient grows."""
+"""Likewise for the loss after further training, in which a difference in a last bit grows."""
 
 _SHOWN, _FAILED = "shown", "FAILED"
 
@@ -135,6 +135,17 @@ def run(quick: bool = False, show_progress: bool = False) -> Table:
         )
         step("compared")
 
+        grads, twin_grads = (_gradients(net, digits) for net in (model, twin))
+        off = max(
+            ((grad - expected).abs().max() / expected.abs().max()).item()
+            for grad, expected in zip(grads, twin_grads, strict=True)
+        )
+        claim(
+            "the gradients agree",
+            f"of {len(grads)} parameters, at most {off:.2g} of the largest apart",
+            off <= _AGREEMENT,
+        )
+
         times = _times(twin, model, digits, repeat)
         step("timed")
 
@@ -222,6 +233,12 @@ def _test(model: nn.Module, digits: Digits) -> tuple[float, Tensor]:
     model.eval()
     logits = model(digits.test_images)
     return (logits.argmax(1) == digits.test_labels).float().mean().item(), logits
+
+
+def _gradients(model: nn.Module, digits: Digits) -> tuple[Tensor, ...]:
+    """Return the gradients of the loss on one batch."""
+    loss = F.cross_entropy(model(digits.images[:_BATCH]), digits.labels[:_BATCH])
+    return torch.autograd.grad(loss, tuple(model.parameters()))
 
 
 def _times(original: nn.Module, swapped: nn.Module, digits: Digits, repeat: int) -> list[tuple[str, str, str]]:

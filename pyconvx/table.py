@@ -51,7 +51,7 @@ class Table:
         if not console.is_terminal:
             print(self)
             return
-        table = rich.table.Table(box=rich.box.SIMPLE, pad_edge=False)
+        table = rich.table.Table(box=rich.box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
         for index, column in enumerate(self.columns):
             cells = [row[index] for row in self.rows]
             numeric = bool(cells) and all(isinstance(cell, (int, float)) for cell in cells)

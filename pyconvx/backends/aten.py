@@ -153,7 +153,7 @@ class Aten(Backend):
         return output.relu_() if activation == "relu" else output
 
     def relu_backward(self, problem, grad_output, output):
-        return torch.where(output <= 0, 0, grad_output, out=torch.empty_like(output))  # type: ignore[call-overload]
+        return torch.where(output <= 0, grad_output.new_zeros(()), grad_output, out=torch.empty_like(output))
 
 
 def _flat(indices: Tensor, problem: Any) -> tuple[Tensor, Tensor]:

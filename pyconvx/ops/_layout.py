@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch._prims_common import suggest_memory_format
 
+from ._vmap import is_batching
+
 
 def layout_of(*tensors: Tensor) -> torch.memory_format:
     """Return the memory format that the result of a call on these 4-D tensors has."""
@@ -22,6 +24,8 @@ def layout_of(*tensors: Tensor) -> torch.memory_format:
 
 def in_layout(tensor: Tensor, layout: torch.memory_format) -> Tensor:
     """Return the values of a 4-D tensor, dense, in ``layout``."""
+    if layout is torch.channels_last and is_batching():  # vmap knows contiguous() for torch's first layout only
+        return tensor.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
     tensor = tensor.contiguous(memory_format=layout)
     # Where C or H*W is 1 both layouts hold the same bytes and contiguous() leaves the strides, which tell them apart.
     return tensor if layout_of(tensor) is layout else tensor.clone(memory_format=layout)

@@ -33,10 +33,12 @@ from torch._C import (
     _get_tracing_state,
     _len_torch_dispatch_stack,
 )
+from torch._C._functorch import unwrap_if_dead
 from torch.autograd import Function, forward_ad
 from torch.compiler import is_compiling
 
 from .. import backends
+from ._vmap import is_legacy_vmap
 
 LIBRARY = torch.library.Library("pyconvx", "DEF")
 _PLAIN = frozenset({Tensor, torch.nn.Parameter, type(None)})
@@ -131,20 +133,26 @@ class Operator:
             save(ctx, args, output)
             return output
 
+        def backward_of_transform(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+            return backward(_Outlived(ctx), *grads)
+
         title = "".join(word.capitalize() for word in self.name.split("_"))
-        shared = {"backward": staticmethod(backward)}
         self._training: Any = type(
-            f"{title}Training", (Function,), {"forward": staticmethod(forward_and_save), **shared}
+            f"{title}Training",
+            (Function,),
+            {"forward": staticmethod(forward_and_save), "backward": staticmethod(backward)},
         )
+        # Past Function.apply itself, which looks for functorch's wrappers: on this road there are none.
+        self._train = super(Function, self._training).apply
         self._transformed: Any = type(
             f"{title}Transformed",
             (Function,),
             {
                 "forward": staticmethod(self._forward),
                 "setup_context": staticmethod(save_for_both),
+                "backward": staticmethod(backward_of_transform),
                 "jvp": staticmethod(lambda ctx, *tangents: self.jvp(ctx, *tangents[: self.tensors])),
                 "vmap": staticmethod(self.vmap),
-                **shared,
             },
         )
         self._signature = _signature_function(self.op._schema.arguments[: self.tensors])
@@ -158,11 +166,11 @@ class Operator:
         if is_transformed():
             return self._transformed.apply(*args)
         if torch.is_grad_enabled() and _any_requires_grad(*args):
-            return self._training.apply(*args)
+            return self._train(*args)
         return self._forward(*args)
 
     def _forward(self, *args: Any) -> Any:
-        if _len_torch_dispatch_stack() == 0 and _get_tracing_state() is None:
+        if _len_torch_dispatch_stack() == 0 and _get_tracing_state() is None and not is_legacy_vmap():
             signature = self._signature(*args)
             choice = self._choices.get(signature)
             if choice is not None and Operator.observer is None:
@@ -198,6 +206,18 @@ class Operator:
     def _kernel_of_dispatcher(self, *args: Any) -> Any:
         args = _hashable(args)
         return self._run(self._signature(*args), args)
+
+
+class _Outlived:
+    """The context of a backward pass that may run when its transform has ended, as that of ``torch.func.vjp`` does: the
+    tensors that were saved are then wrappers of that transform, which have no memory of their own."""
+
+    def __init__(self, ctx: Any) -> None:
+        self._ctx = ctx
+        self.saved_tensors = tuple(None if tensor is None else unwrap_if_dead(tensor) for tensor in ctx.saved_tensors)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._ctx, name)
 
 
 def _signature_function(operands: list[Any]) -> Callable[..., tuple[Any, ...]]:

@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch._C import _are_functorch_transforms_active, _dispatch_tls_is_dispatch_key_included
+
+_LEGACY = torch._C._parse_dispatch_key("VmapMode")
+
+
+def is_legacy_vmap() -> bool:
+    """Whether the vmap before functorch's is at work: the one behind ``torch.autograd.grad(is_grads_batched=True)``."""
+    return _dispatch_tls_is_dispatch_key_included(_LEGACY)
+
+
+def is_batching() -> bool:
+    """Whether tensors may have a batch dimension that they do not show."""
+    return _are_functorch_transforms_active() or is_legacy_vmap()
 
 
 def batch_in_front(size: int, in_dims: tuple[int | None, ...], tensors: tuple[Tensor | None, ...]) -> list[Any]:

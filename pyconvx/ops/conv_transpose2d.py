@@ -37,10 +37,20 @@ def output_size(size: Any, filter_size: Any, stride: Any, padding: Any, output_p
     )
 
 
-def _reached(stride: Any, output_padding: Any) -> Any:
-    """Return the part of output_padding that an input value reaches: with a dilation above the stride it can be a
-    stride and more, and what lies beyond gets the bias alone."""
-    return tuple(output_padding[axis] % stride[axis] for axis in (0, 1))
+def _convolution(stride: Any, padding: Any, output_padding: Any) -> tuple[Any, Any]:
+    """Return the padding of the convolution whose dgrad this is, and how many rows and columns it leaves empty.
+
+    An output_padding below the stride is what that convolution leaves over at the end. A larger one, which a dilation
+    above the stride allows, first undoes padding at the end, by whole strides; what it is more than that lies beyond the
+    reach of all filters, and gets the bias alone.
+    """
+    padding, empty_ends = list(padding), [0, 0]
+    for axis in (0, 1):
+        excess = output_padding[axis] // stride[axis] * stride[axis]
+        undone = min(excess, padding[2 * axis + 1])
+        padding[2 * axis + 1] -= undone
+        empty_ends[axis] = excess - undone
+    return tuple(padding), tuple(empty_ends)
 
 
 class ConvTranspose2d(Operator):
@@ -68,12 +78,14 @@ class ConvTranspose2d(Operator):
                 refuse(self.name, f"output_padding is {show(output_padding)}, expected each to be at least 0 and less "
                                   f"than stride {show(stride)} or dilation {show(dilation)}; it settles which of "
                                   f"several sizes the output has, and more would only add empty rows")  # fmt: skip
-        reached = _reached(stride, output_padding) if min(stride) >= 1 else output_padding
-        size = output_size(input.shape[2:], weight.shape[2:], stride, padding, reached, dilation)
-        if input.shape[2] < 1 or input.shape[3] < 1 or min(size) < 1:
-            refuse(self.name, f"an input of {input.shape[2]} x {input.shape[3]} gives an output of {size[0]} x "
-                              f"{size[1]}, expected at least 1 x 1; use a larger input or less padding")  # fmt: skip
-        shape = (input.shape[0], weight.shape[1] * groups, *size)
+        height, width = output_size(input.shape[2:], weight.shape[2:], stride, padding, output_padding, dilation)
+        if min(stride) >= 1 and min(padding) >= 0:
+            padding, (below, right) = _convolution(stride, padding, output_padding)
+            height, width = height - below, width - right
+        if min(input.shape[2:]) < 1 or min(height, width) < 1:
+            refuse(self.name, f"an input of {input.shape[2]} x {input.shape[3]} gives an output of {height} x {width},"
+                              f" expected at least 1 x 1; use a larger input or less padding")  # fmt: skip
+        shape = (input.shape[0], weight.shape[1] * groups, height, width)
         return conv_problem(
             self.name, input, layout_of(input, weight), shape, weight.shape[0], weight.shape[2:], stride, padding,
             dilation, groups, bias=bias is not None, pass_=_C.Pass.dgrad,
@@ -91,11 +103,11 @@ class ConvTranspose2d(Operator):
         input, weight = ctx.saved_tensors
         needs_input, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         grad = in_layout(grad, layout_of(input, weight))
-        geometry = (ctx.stride, ctx.padding, ctx.dilation, ctx.groups)
-        # Rows that only the bias reaches are no part of the convolution.
-        reached = output_size(input.shape[2:], weight.shape[2:], ctx.stride, ctx.padding,
-                              _reached(ctx.stride, ctx.output_padding), ctx.dilation)  # fmt: skip
-        image = grad[:, :, : reached[0], : reached[1]]
+        padding, (below, right) = _convolution(ctx.stride, ctx.padding, ctx.output_padding)
+        geometry = (ctx.stride, padding, ctx.dilation, ctx.groups)
+        image = grad
+        if below or right:
+            image = grad[:, :, : grad.shape[2] - below, : grad.shape[3] - right]
         # The layer's output stands where a convolution has its input: fprop and wgrad with the roles exchanged.
         return (
             conv2d(image, weight, None, None, *geometry, "none") if needs_input else None,
