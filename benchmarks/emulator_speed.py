@@ -2,8 +2,8 @@
 
     python benchmarks/emulator_speed.py
 
-Takes the kernels of tests/emulator/kernels.cu, compiled by NVRTC or nvcc. Times are those of the process's own processor
-time, the best of three, so that other work on the machine matters less.
+Takes the kernels of tests/emulator/kernels.cu, compiled by NVRTC or nvcc. Times are the process's own processor time,
+the best of three, so that other work on the machine matters less.
 """
 
 from __future__ import annotations

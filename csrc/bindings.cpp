@@ -58,8 +58,8 @@ int64_t index_at(IndexType type, const void* indices, int64_t place) {
   }
 }
 
-std::string bad_index(const Unpool2dProblem& x, const char* op, int64_t index, int64_t n, int64_t c, int64_t p,
-                      int64_t q) {
+std::string bad_index(const Unpool2dProblem& x, const char* op, int64_t index, int64_t n, int64_t c,
+                      int64_t p, int64_t q) {
   std::ostringstream sentence;
   sentence << op << ": index " << index << " at [n, c, p, q] = [" << n << ", " << c << ", " << p << ", " << q
            << "] lies outside the " << x.h << " x " << x.w << " output plane (";
@@ -341,9 +341,9 @@ void bind_cpu(py::module_ m) {
         "grad_input"_a,
         "grad_input[n,c,h,w] = sum of grad_output[n,c,p,q] over the windows whose winner is (h, w), in "
         "row-major order\n"
-        "of (p, q), accumulated in at least float32 and rounded once. An index that points outside its own "
-        "window is\n"
-        "ignored.");
+        "of (p, q), accumulated in at least float32 and rounded once. Indices that "
+        "max_pool2d did not\n"
+        "return for this problem give unspecified gradients, but never lead out of grad_input.");
   m.def("max_pool2d_gather", &max_pool2d_gather, "problem"_a, "input"_a, "indices"_a, "output"_a,
         "output[n,c,p,q] = input at the winner of window (p, q); 0 where the index points outside the plane, "
         "which is\n"

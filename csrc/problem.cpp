@@ -193,17 +193,17 @@ double Conv2dProblem::flops() const {
 std::string Conv2dProblem::refusal() const {
   constexpr const char* op = "conv2d";
   return first_refusal(
-      [&] { return size_refusal(op, "the input", n, c, h, w); },
-      [&] {
-        return k > 0 ? std::string()
-                     : text(op, ": there must be at least one filter, got ", k,
-                            "; give the weight out_channels >= 1");
-      },
       [&] { return geometry_refusal(op, *this); },
       [&] {
         return groups > 0
                    ? std::string()
                    : text(op, ": groups must be at least 1, got ", groups, "; use groups=1 for a dense one");
+      },
+      [&] { return size_refusal(op, "the input", n, c, h, w); },
+      [&] {
+        return k > 0 ? std::string()
+                     : text(op, ": there must be at least one filter, got ", k,
+                            "; give the weight out_channels >= 1");
       },
       [&] {
         return c % groups == 0 && k % groups == 0
@@ -236,8 +236,8 @@ bool Pool2dProblem::overlapping() const {
 
 std::string Pool2dProblem::refusal() const {
   constexpr const char* op = "max_pool2d";
-  return first_refusal([&] { return size_refusal(op, "the input", n, c, h, w); },
-                       [&] { return geometry_refusal(op, *this); },
+  return first_refusal([&] { return geometry_refusal(op, *this); },
+                       [&] { return size_refusal(op, "the input", n, c, h, w); },
                        [&] { return half_padding_refusal(op, *this); },
                        [&] { return ceil_mode ? std::string() : window_refusal(op, *this); },
                        [&] { return output_refusal(op, *this); },
@@ -257,8 +257,8 @@ bool Unpool2dProblem::overlapping() const {
 std::string Unpool2dProblem::refusal() const {
   constexpr const char* op = "max_unpool2d";
   return first_refusal(
-      [&] { return size_refusal(op, "the input", n, c, p, q); },
-      [&] { return size_refusal(op, "the output", n, c, h, w); }, [&] { return geometry_refusal(op, *this); },
+      [&] { return geometry_refusal(op, *this); }, [&] { return size_refusal(op, "the input", n, c, p, q); },
+      [&] { return size_refusal(op, "the output", n, c, h, w); },
       [&] {
         return index != IndexType::none
                    ? std::string()

@@ -17,6 +17,7 @@ enum class Layout : uint8_t { nchw, nhwc };
 
 // How a pooling remembers its winners. none: not at all. i64: the flat position h * W + w in the plane, as
 // torch does. u8, i32: the tap's offset r * S + s in its own window, which needs one byte instead of eight.
+// Of a window without any element inside the input it is -1, which is 255 in a byte: no tap has that.
 enum class IndexType : uint8_t { none, u8, i32, i64 };
 
 enum class Pass : uint8_t { fprop, dgrad, wgrad };

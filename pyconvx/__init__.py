@@ -2,6 +2,7 @@
 
     pyconvx.conv2d, max_pool2d, ...     functions, with torch.nn.functional's signatures
     pyconvx.nn                          layers, subclasses of torch.nn's
+    pyconvx.models                      networks, built from them
     pyconvx.swap(model)                 the layers of a model you have, exchanged in place, and back again
     pyconvx.explain(model, x)           what ran where, and why
 
@@ -9,6 +10,8 @@ On the command line ``pyconvx info`` says what this machine has.
 """
 
 from importlib.metadata import version as _version
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
 
 from . import nn
 from .backends import backend
@@ -18,6 +21,9 @@ from .frozen import frozen_filters
 from .functional import add_relu, conv2d, conv_transpose2d, max_pool2d, max_unpool2d, residual_add
 from .swap import swap
 from .use import use
+
+if _TYPE_CHECKING:
+    from . import models
 
 __version__ = _version("pyconvx")
 
@@ -32,8 +38,17 @@ __all__ = [
     "frozen_filters",
     "max_pool2d",
     "max_unpool2d",
+    "models",
     "nn",
     "residual_add",
     "swap",
     "use",
 ]
+
+
+def __getattr__(name: str) -> _Any:
+    if name == "models":  # imported when it is first looked at: most programs bring networks of their own
+        from importlib import import_module
+
+        return import_module(".models", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

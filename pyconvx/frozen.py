@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
+
+_Form = TypeVar("_Form")
 
 packed_filters: WeakIdKeyDictionary | None = None
 """Packed forms by filter tensor while a ``frozen_filters`` block is open, else None."""
@@ -36,7 +38,7 @@ def frozen_filters() -> Iterator[None]:
         packed_filters = before
 
 
-def packed(weight: Tensor, geometry: tuple[Any, ...], pack: Callable[[], Tensor]) -> Tensor:
+def packed(weight: Tensor, geometry: tuple[Any, ...], pack: Callable[[], _Form]) -> _Form:
     """Return the packed form of ``weight`` for one geometry, made by ``pack`` the first time."""
     assert packed_filters is not None
     version = 0 if weight.is_inference() else weight._version

@@ -7,6 +7,7 @@ float16, and gives results of the same dtype in the same layout. Bad arguments r
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor, is_autocast_enabled
 from torch._C import _is_any_autocast_enabled
 
 from . import ops
-from .ops._checks import FLOATING, check_choice, check_operand, refuse, show
+from .ops._checks import FLOATING, check_choice, check_operand, check_tensor, refuse, show
 
 __all__ = ["add_relu", "conv2d", "conv_transpose2d", "max_pool2d", "max_unpool2d", "residual_add"]
 
@@ -58,13 +59,17 @@ def conv2d(
         InvalidCall: the tensors do not fit together, or the geometry makes no sense; the message says what to do.
         BackendRefusal: the backend that is forced cannot run it.
     """
+    name = "conv2d"
+    check_tensor(name, "input", input)
     if _autocasts(input):
         input, weight, bias, residual = _autocast(input, weight, bias, residual)
-    stride, dilation = pair("conv2d", "stride", stride), pair("conv2d", "dilation", dilation)
-    padding = _padding("conv2d", padding, input, weight, stride, dilation)
-    activation = activation or "none"
+    stride, dilation = pair(name, "stride", stride), pair(name, "dilation", dilation)
+    padding = _padding(name, padding, input, weight, stride, dilation)
+    groups, activation = _number(name, "groups", groups), _activation(name, activation)
     if input.dim() == 3:
-        residual = None if residual is None else residual.unsqueeze(0)
+        if residual is not None:
+            check_tensor(name, "residual", residual)
+            residual = residual.unsqueeze(0)
         args = (input.unsqueeze(0), weight, bias, residual, stride, padding, dilation, groups, activation)
         return ops.conv2d(*args).squeeze(0)
     return ops.conv2d(input, weight, bias, residual, stride, padding, dilation, groups, activation)
@@ -103,11 +108,12 @@ def conv_transpose2d(
         BackendRefusal: the backend that is forced cannot run it.
     """
     name = "conv_transpose2d"
+    check_tensor(name, "input", input)
     if _autocasts(input):
         input, weight, bias = _autocast(input, weight, bias)
     stride, dilation = pair(name, "stride", stride), pair(name, "dilation", dilation)
     output_padding = pair(name, "output_padding", output_padding)
-    padding = sides(name, padding)
+    padding, groups = sides(name, padding), _number(name, "groups", groups)
     args = (weight, bias, stride, padding, output_padding, dilation, groups)
     if input.dim() == 3:
         return ops.conv_transpose2d(input.unsqueeze(0), *args).squeeze(0)
@@ -150,11 +156,14 @@ def max_pool2d(
         BackendRefusal: the backend that is forced cannot run it.
     """
     name = "max_pool2d"
+    check_tensor(name, "input", input)
+    if not isinstance(ceil_mode, bool):
+        refuse(name, f"ceil_mode is {ceil_mode!r}, expected True or False")
     kernel_size = pair(name, "kernel_size", kernel_size)
     # torch.nn.functional reads an empty stride as none given, and OpInfo's samples use it.
     stride = kernel_size if stride is None or stride == [] else pair(name, "stride", stride)
     dilation = pair(name, "dilation", dilation)
-    geometry = (kernel_size, stride, sides(name, padding), dilation, bool(ceil_mode))
+    geometry = (kernel_size, stride, sides(name, padding), dilation, ceil_mode)
     if return_indices:
         check_choice(name, "index_dtype", index_dtype, (torch.uint8, torch.int32, torch.int64))
         index: torch.dtype | None = index_dtype
@@ -199,6 +208,8 @@ def max_unpool2d(
         BackendRefusal: the backend that is forced cannot run it.
     """
     name = "max_unpool2d"
+    check_tensor(name, "input", input)
+    check_tensor(name, "indices", indices)
     if _autocasts(input) and input.device.type == "cpu" and input.dtype != torch.float64:
         input = input.float()  # as torch's own, which autocast runs in float32 on CPUs
     kernel_size = pair(name, "kernel_size", kernel_size)
@@ -206,7 +217,7 @@ def max_unpool2d(
     padding, dilation = sides(name, padding), pair(name, "dilation", dilation)
     if input.dim() not in (3, 4):
         check_operand(name, "input", input, 4)
-    size = _unpooled_size(input.shape[-2:], kernel_size, stride, padding, dilation, output_size)
+    size = _unpooled_size(_sizes(input.shape[-2:]), kernel_size, stride, padding, dilation, output_size)
     if input.dim() == 3:
         return ops.max_unpool2d(
             input.unsqueeze(0), indices.unsqueeze(0), kernel_size, stride, padding, dilation, size
@@ -227,10 +238,13 @@ def residual_add(x: Tensor, residual: Tensor, activation: str | None = None) -> 
     Raises:
         InvalidCall: the shapes, dtypes or devices differ (under autocast the wider dtype is taken).
     """
+    name = "residual_add"
+    check_tensor(name, "x", x)
+    check_tensor(name, "residual", residual)
     if x.dtype != residual.dtype and _autocasts(x):
         dtype = torch.promote_types(x.dtype, residual.dtype)
         x, residual = x.to(dtype), residual.to(dtype)
-    return ops.residual_add(x, residual, activation or "none")
+    return ops.residual_add(x, residual, _activation(name, activation))
 
 
 def add_relu(x: Tensor, residual: Tensor) -> Tensor:
@@ -253,7 +267,7 @@ def _autocast(*tensors: Tensor | None) -> list[Any]:
     dtype = torch.get_autocast_dtype(device)
     return [
         tensor.to(dtype)
-        if tensor is not None and tensor.dtype in FLOATING and tensor.dtype != torch.float64
+        if isinstance(tensor, Tensor) and tensor.dtype in FLOATING and tensor.dtype != torch.float64
         else tensor
         for tensor in tensors
     ]
@@ -263,8 +277,8 @@ def pair(op: str, name: str, value: Any) -> tuple[int, int]:
     """Read an int, or one or two ints in a sequence, as (vertical, horizontal)."""
     if type(value) is int:
         return value, value
-    sizes = tuple(value) if isinstance(value, (tuple, list, torch.Size)) else (value,)
-    if len(sizes) not in (1, 2) or not all(isinstance(size, _INT) for size in sizes):
+    sizes = _numbers(value)
+    if len(sizes) not in (1, 2):
         refuse(op, f"{name} is {value!r}, expected an int or a pair of ints, (vertical, horizontal)")
     return sizes * 2 if len(sizes) == 1 else sizes
 
@@ -273,13 +287,49 @@ def sides(op: str, value: Any) -> tuple[int, int, int, int]:
     """Read an int, a pair or four ints as (top, bottom, left, right)."""
     if type(value) is int:
         return value, value, value, value
-    sizes = tuple(value) if isinstance(value, (tuple, list, torch.Size)) else (value,)
-    if len(sizes) not in (1, 2, 4) or not all(isinstance(size, _INT) for size in sizes):
+    sizes = _numbers(value)
+    if len(sizes) not in (1, 2, 4):
         refuse(op, f"padding is {value!r}, expected an int, (vertical, horizontal) or (top, bottom, left, right)")
     if len(sizes) == 4:
         return sizes
     vertical, horizontal = sizes[0], sizes[-1]
     return vertical, vertical, horizontal, horizontal
+
+
+def _number(op: str, name: str, value: Any) -> int:
+    """Read an int."""
+    if type(value) is int:
+        return value
+    numbers = () if isinstance(value, (tuple, list)) else _numbers(value)
+    if not numbers:
+        refuse(op, f"{name} is {value!r}, expected an int")
+    return numbers[0]  # type: ignore[no-any-return]
+
+
+def _numbers(value: Any) -> tuple[Any, ...]:
+    """Return a value, or those of a sequence, as a tuple of ints; an empty one if some are none.
+
+    As torch does, this takes all that Python would take for an index (NumPy's ints, a tensor of one int) but for bools.
+    """
+    values = value if isinstance(value, (tuple, list)) else (value,)
+    if all(isinstance(value, _INT) and not isinstance(value, bool) for value in values):
+        return tuple(values)
+    try:
+        return tuple(operator.index(None if isinstance(value, bool) else value) for value in values)
+    except TypeError:
+        return ()
+
+
+def _activation(op: str, value: str | None) -> str:
+    if value is None:
+        return "none"
+    check_choice(op, "activation", value, (None, "relu"))
+    return value
+
+
+def _sizes(sizes: Sequence[Any]) -> tuple[Any, ...]:
+    """Return sizes as numbers: while torch.jit.trace records, those of a tensor are tensors."""
+    return tuple(int(size) if isinstance(size, Tensor) else size for size in sizes)
 
 
 def _padding(
@@ -291,11 +341,10 @@ def _padding(
     check_choice(op, "padding", padding, ("same", "valid"))
     if padding == "valid":
         return 0, 0, 0, 0
-    if input.dim() not in (3, 4) or weight.dim() != 4 or min(stride) < 1:
+    if input.dim() not in (3, 4) or not isinstance(weight, Tensor) or weight.dim() != 4 or min(stride) < 1:
         return 0, 0, 0, 0  # the operation refuses these with its own sentences
-    top, bottom = _same(input.shape[-2], weight.shape[2], stride[0], dilation[0])
-    left, right = _same(input.shape[-1], weight.shape[3], stride[1], dilation[1])
-    return top, bottom, left, right
+    height, width, *taps = _sizes((*input.shape[-2:], *weight.shape[2:]))
+    return *_same(height, taps[0], stride[0], dilation[0]), *_same(width, taps[1], stride[1], dilation[1])
 
 
 def _same(size: int, taps: int, stride: int, dilation: int) -> tuple[int, int]:
@@ -317,19 +366,14 @@ def _unpooled_size(pooled: Any, kernel_size: Any, stride: Any, padding: Any, dil
     )
     if output_size is None:
         return default
-    if not isinstance(output_size, (tuple, list, torch.Size)) or not all(
-        isinstance(size, _INT) for size in output_size
-    ):
-        refuse(
-            "max_unpool2d", f"output_size is {output_size!r}, expected ints: (H, W), or the size of the pooled image"
-        )
-    if len(output_size) not in (2, 3, 4):
-        refuse("max_unpool2d", f"output_size is {show(output_size)}, expected two sizes, (H, W), or all of the image "
+    sizes = _numbers(output_size)
+    if len(sizes) not in (2, 3, 4):
+        refuse("max_unpool2d", f"output_size is {output_size!r}, expected two ints, (H, W), or all sizes of the image "
                                f"that was pooled")  # fmt: skip
-    size = tuple(output_size[-2:])
+    size = sizes[-2:]
     least = tuple(default[axis] - stride[axis] + 1 for axis in (0, 1))
     most = tuple(default[axis] + stride[axis] - 1 for axis in (0, 1))
-    if not all(least[axis] <= size[axis] <= most[axis] for axis in (0, 1)):
-        refuse("max_unpool2d", f"output_size is {show(output_size)}, expected its last two sizes between {show(least)} "
-                               f"and {show(most)}: other images are not pooled to {pooled[0]} x {pooled[1]}")  # fmt: skip
+    if min(stride) >= 1 and not all(least[axis] <= size[axis] <= most[axis] for axis in (0, 1)):
+        refuse("max_unpool2d", f"output_size is {show(sizes)}, expected its last two sizes between {show(least)} and "
+                               f"{show(most)}: other images are not pooled to {pooled[0]} x {pooled[1]}")  # fmt: skip
     return size

@@ -8,14 +8,17 @@
 
 namespace pyconvx::cpu::PYCONVX_ISA {
 
+constexpr int64_t kVectorRun = 32;  // neighbours in memory that make vectors worth their set-up
+
+// T is an integer of the element's size: values are only moved.
 template <class T, class Index>
 struct Disjoint {
   Axis rows, columns;
   Codes codes;
   int64_t channels;
-  const Raw<T>* input;
+  const T* input;
   const Index* indices;
-  Raw<T>* output;
+  T* output;
 
   // The one window that may hold a position, and its tap there; false if there is none.
   static bool find(const Axis& axis, int64_t position, int64_t& window, int64_t& tap) {
@@ -27,14 +30,14 @@ struct Disjoint {
   // Rows [begin, end) of all planes.
   void fill_nchw(int64_t begin, int64_t end) const {
     // Are there columns that no tap of any window is on?
-    const bool gaps = columns.stride > columns.taps || columns.pad > 0 ||
-                      columns.origin(columns.windows) < columns.size;
+    const bool gaps =
+        columns.stride > columns.taps || columns.pad > 0 || columns.origin(columns.windows) < columns.size;
     for (int64_t line = begin; line < end; ++line) {
       const int64_t plane = line / rows.size, h = line % rows.size;
-      Raw<T>* row = output + line * columns.size;
+      T* row = output + line * columns.size;
       int64_t p, r;
       const bool found = find(rows, h, p, r);
-      if (!found || gaps) std::memset(row, 0, static_cast<size_t>(columns.size) * sizeof(Raw<T>));
+      if (!found || gaps) std::memset(row, 0, static_cast<size_t>(columns.size) * sizeof(T));
       if (!found) continue;
       const int64_t place = (plane * rows.windows + p) * columns.windows;
       const Index winner = static_cast<Index>(codes.base(p, 0) + codes.code(r, 0));
@@ -55,12 +58,12 @@ struct Disjoint {
       const bool found = find(rows, line % rows.size, p, r);
       const int64_t first = (line / rows.size * rows.windows + p) * columns.windows;
       for (int64_t w = 0; w < columns.size; ++w) {
-        Raw<T>* to = output + (line * columns.size + w) * channels;
+        T* to = output + (line * columns.size + w) * channels;
         if (!found || tap[w] < 0) {
-          std::memset(to, 0, static_cast<size_t>(channels) * sizeof(Raw<T>));
+          std::memset(to, 0, static_cast<size_t>(channels) * sizeof(T));
           continue;
         }
-        const Raw<T>* value = input + (first + window[w]) * channels;
+        const T* value = input + (first + window[w]) * channels;
         const Index* index = indices + (first + window[w]) * channels;
         const Index winner = static_cast<Index>(codes.base(p, window[w]) + codes.code(r, tap[w]));
         for (int64_t c = 0; c < channels; ++c) to[c] = select(index[c] == winner, value[c]);
@@ -69,22 +72,22 @@ struct Disjoint {
   }
 
 private:
-  // Takes the value, and not a reference to it, so that it may be loaded whether or not it is the winner: then
-  // there is no branch, and loops become vectors.
-  static Raw<T> select(bool wins, Raw<T> value) { return wins ? value : Raw<T>(0); }
+  // Takes the value, and not a reference to it, so that it may be loaded whether or not it is the winner:
+  // then there is no branch, and loops become vectors.
+  static T select(bool wins, T value) { return wins ? value : T(0); }
 
   // One tap of all windows of a row. The winner's index grows from window to window if it is flat.
-  void fill_tap(const Raw<T>* value, const Index* index, int64_t s, Index winner, Raw<T>* row) const {
+  void fill_tap(const T* value, const Index* index, int64_t s, Index winner, T* row) const {
     const int64_t start = columns.origin(0) + s * columns.dilation, across = codes.across;
     const int64_t first = ceil_div(max(0, -start), columns.stride);
     const int64_t last = min(columns.windows, ceil_div(max(0, columns.size - start), columns.stride));
-    Raw<T>* to = row + start;
+    T* to = row + start;
     for (int64_t q = first; q < last; ++q)
       to[columns.stride * q] = select(index[q] == static_cast<Index>(winner + q * across), value[q]);
   }
 
   // The common windows of two columns side by side: stores in full vectors.
-  void fill_pairs(const Raw<T>* value, const Index* index, Index winner, Raw<T>* row) const {
+  void fill_pairs(const T* value, const Index* index, Index winner, T* row) const {
     constexpr Index across = std::is_same_v<Index, int64_t> ? 2 : 0;
     for (int64_t q = 0; q < columns.windows; ++q) {
       const Index left = static_cast<Index>(winner + static_cast<Index>(q) * across);

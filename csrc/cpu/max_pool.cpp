@@ -78,38 +78,17 @@ struct Forward {
   Axis rows, columns;
   Codes codes;
   int64_t channels;
+  bool nhwc;
   IndexType index;
   const Raw<T>* input;
   Raw<T>* output;
   void* indices;
 
-  // Turns the codes of `count` neighbouring outputs into indices; base grows by `step` from one to the next.
-  template <class Code>
-  void store_indices(int64_t place, int64_t count, const Code* code, int64_t base, int64_t step) const {
-    for_index(index, [&](auto form) {
-      using Index = decltype(form);
-      Index* to = static_cast<Index*>(indices) + place;
-      for (int64_t i = 0; i < count; ++i) to[i] = static_cast<Index>(code[i] + base + i * step);
-    });
-  }
-
-  // One window of one channel, in either layout: the way for what vectors do not fit.
-  template <bool kIndexed>
-  void pool_window(const Raw<T>* plane, int64_t pixel, int64_t p, int64_t q, int64_t place) const {
-    const int64_t r0 = rows.first_tap(p), r1 = rows.end_tap(p), s0 = columns.first_tap(q),
-                  s1 = columns.end_tap(q);
-    const int64_t h = rows.origin(p), w = columns.origin(q);
-    Raw<T> best = lowest<T>();
-    int64_t code = codes.code(r0, s0);
-    for (int64_t r = r0; r < r1; ++r)
-      for (int64_t s = s0; s < s1; ++s) {
-        const Raw<T> value =
-            plane[((h + r * rows.dilation) * columns.size + w + s * columns.dilation) * pixel];
-        if (beats<T>(value, best)) best = value, code = codes.code(r, s);
-      }
-    output[place] = best;
-    if constexpr (kIndexed) store_indices(place, 1, &code, codes.base(p, q), 0);
-  }
+  // The taps of one window that are inside the input.
+  struct Taps {
+    int64_t first_r, end_r, first_s, end_s;
+    int64_t origin;  // of the window, in the plane
+  };
 
   // Can every code be held in a vector lane?
   bool codes_fit() const {
@@ -117,42 +96,62 @@ struct Forward {
   }
 
   template <bool kIndexed>
-  void pool_nchw(int64_t begin, int64_t end) const;
+  void pool_rows(int64_t begin, int64_t end) const;
+  template <bool kIndexed>
+  void pool_pixels(int64_t begin, int64_t end) const;
+  template <bool kIndexed>
+  void pool_windows(int64_t begin, int64_t end) const;
+
+private:
   template <bool kIndexed, int kUnroll>
-  void pool_channels(const Raw<T>* image, int64_t p, int64_t q, int64_t channel, Raw<T>* best,
+  void pool_channels(const Raw<T>* image, const Taps& taps, int64_t channel, Raw<T>* best,
                      Lane<T>* code) const;
-  template <bool kIndexed>
-  void pool_nhwc(int64_t begin, int64_t end) const;
-  template <bool kIndexed>
-  void pool_windows(Layout layout, int64_t begin, int64_t end) const;
+
+  // Turns codes into indices. From one to the next, `place` grows by `stride` and `base` by `step`.
+  template <class Code>
+  void store_indices(int64_t count, const Code* code, int64_t place, int64_t stride, int64_t base,
+                     int64_t step) const {
+    for_index(index, [&](auto form) {
+      using Index = decltype(form);
+      Index* to = static_cast<Index*>(indices) + place;
+      if (stride == 1)
+        for (int64_t i = 0; i < count; ++i) to[i] = static_cast<Index>(code[i] + base + i * step);
+      else
+        for (int64_t i = 0; i < count; ++i) to[i * stride] = static_cast<Index>(code[i] + base + i * step);
+    });
+  }
 };
 
-// Copies every stride-th element from position `from` on, with -inf where the axis ends. -inf never wins, so
-// windows need no bounds.
+// Copies one element for each window, from position `from` on, with -inf where the axis ends: that never
+// wins, so windows need no bounds. `pixel` is the distance of neighbouring positions in memory.
 template <class T>
-void copy_padded(const Raw<T>* row, const Axis& axis, int64_t from, int64_t count, Raw<T>* to) {
+void copy_padded(const Raw<T>* row, int64_t pixel, const Axis& axis, int64_t from, int64_t count,
+                 Raw<T>* to) {
   const int64_t first = min(count, ceil_div(max(0, -from), axis.stride));
   const int64_t last = max(first, min(count, ceil_div(max(0, axis.size - from), axis.stride)));
+  const int64_t step = axis.stride * pixel;
   for (int64_t i = 0; i < first; ++i) to[i] = lowest<T>();
-  const Raw<T>* source = row + from;
-  if (axis.stride == 1)
-    std::memcpy(to + first, source + first, static_cast<size_t>(last - first) * sizeof(Raw<T>));
-  else if (axis.stride == 2)
-    for (int64_t i = first; i < last; ++i) to[i] = source[2 * i];
+  if (step == 1)
+    for (int64_t i = first; i < last; ++i) to[i] = row[from + i];
+  else if (step == 2)
+    for (int64_t i = first; i < last; ++i) to[i] = row[from * pixel + 2 * i];
   else
-    for (int64_t i = first; i < last; ++i) to[i] = source[axis.stride * i];
+    for (int64_t i = first; i < last; ++i) to[i] = row[from * pixel + step * i];
   for (int64_t i = last; i < count; ++i) to[i] = lowest<T>();
 }
 
-// Rows [begin, end) of all planes' output rows. Every input row is first split into its phases, one for each
-// remainder modulo the stride: neighbouring windows then read neighbouring elements, whatever the stride.
+// Rows of windows, a vector of neighbouring windows at a time: [begin, end) of all planes' rows of windows,
+// with channels innermost in NHWC. Each row of the input is first split into its phases, one for each
+// remainder modulo the stride: neighbouring windows then read neighbouring elements, whatever the stride and
+// the layout.
 template <class T>
 template <bool kIndexed>
-void Forward<T>::pool_nchw(int64_t begin, int64_t end) const {
+void Forward<T>::pool_rows(int64_t begin, int64_t end) const {
   constexpr int64_t kWidth = kLanes<Raw<T>>;
   const int64_t padded = ceil_div(columns.windows, kWidth) * kWidth;
   const int64_t phases = min(columns.stride, columns.span());
   const int64_t pitch = padded + (columns.span() - 1) / columns.stride;
+  const int64_t pixel = nhwc ? channels : 1;
   Scratch<Raw<T>> phase(phases * pitch), best(padded);
   Scratch<Lane<T>> code(padded), first_code(padded);
   Scratch<int64_t> tap_place(columns.taps);
@@ -164,17 +163,19 @@ void Forward<T>::pool_nchw(int64_t begin, int64_t end) const {
     first_code[q] = static_cast<Lane<T>>(codes.code(0, columns.first_tap(min(q, columns.windows - 1))));
 
   for (int64_t line = begin; line < end; ++line) {
-    const int64_t plane = line / rows.windows, p = line % rows.windows;
-    const int64_t first = rows.first_tap(p), last = rows.end_tap(p);
+    const int64_t channel = line % pixel, row_of_windows = line / pixel;  // channel is 0 in NCHW
+    const int64_t p = row_of_windows % rows.windows, image = row_of_windows / rows.windows;
+    const int64_t first_r = rows.first_tap(p), end_r = rows.end_tap(p);
+    const Lane<T> row_code = static_cast<Lane<T>>(codes.code(first_r, 0));
     for (int64_t q = 0; q < padded; ++q) {
       best[q] = lowest<T>();
-      code[q] = static_cast<Lane<T>>(first_code[q] + codes.code(first, 0));
+      code[q] = static_cast<Lane<T>>(first_code[q] + row_code);
     }
-    for (int64_t r = first; r < last; ++r) {
+    for (int64_t r = first_r; r < end_r; ++r) {
       const int64_t h = rows.origin(p) + r * rows.dilation;
-      const Raw<T>* row = input + (plane * rows.size + h) * columns.size;
+      const Raw<T>* row = input + (image * rows.size + h) * columns.size * pixel + channel;
       for (int64_t f = 0; f < phases; ++f)
-        copy_padded<T>(row, columns, f - columns.pad, pitch, phase + f * pitch);
+        copy_padded<T>(row, pixel, columns, f - columns.pad, pitch, phase + f * pitch);
       for (int64_t q = 0; q < padded; q += kWidth) {
         Contest<T, kIndexed> contest;
         contest.open(load<Raw<T>>(best + q), load<Lane<T>>(code + q));
@@ -185,93 +186,144 @@ void Forward<T>::pool_nchw(int64_t begin, int64_t end) const {
         if constexpr (kIndexed) store<Lane<T>>(code + q, contest.code);
       }
     }
-    const int64_t place = line * columns.windows;
-    std::memcpy(output + place, best, static_cast<size_t>(columns.windows) * sizeof(Raw<T>));
+    const int64_t place = row_of_windows * columns.windows * pixel + channel;
+    for (int64_t q = 0; q < columns.windows; ++q) output[place + q * pixel] = best[q];
     if constexpr (kIndexed)
-      store_indices<Lane<T>>(place, columns.windows, code, codes.base(p, 0), codes.across);
+      store_indices<Lane<T>>(columns.windows, code, place, pixel, codes.base(p, 0), codes.across);
   }
 }
 
-// kUnroll vectors of channels, from `channel` on, of one output pixel: several contests at a time hide each
-// other's latency.
+// kUnroll vectors of channels of one window: several contests at a time hide each other's latency.
 template <class T>
 template <bool kIndexed, int kUnroll>
-void Forward<T>::pool_channels(const Raw<T>* image, int64_t p, int64_t q, int64_t channel, Raw<T>* best,
+void Forward<T>::pool_channels(const Raw<T>* image, const Taps& taps, int64_t channel, Raw<T>* best,
                                Lane<T>* code) const {
   constexpr int64_t kWidth = kLanes<Raw<T>>;
-  const int64_t r0 = rows.first_tap(p), r1 = rows.end_tap(p), s0 = columns.first_tap(q),
-                s1 = columns.end_tap(q);
+  const auto first_code = static_cast<Lane<T>>(codes.code(taps.first_r, taps.first_s));
   Contest<T, kIndexed> contest[kUnroll];
-  for (auto& one : contest)
-    one.open(broadcast(lowest<T>()), broadcast(static_cast<Lane<T>>(codes.code(r0, s0))));
-  for (int64_t r = r0; r < r1; ++r) {
-    const int64_t h = rows.origin(p) + r * rows.dilation;
-    for (int64_t s = s0; s < s1; ++s) {
-      const int64_t w = columns.origin(q) + s * columns.dilation;
-      const Raw<T>* taps = image + (h * columns.size + w) * channels + channel;
+  for (auto& one : contest) one.open(broadcast(lowest<T>()), broadcast(first_code));
+  for (int64_t r = taps.first_r; r < taps.end_r; ++r)
+    for (int64_t s = taps.first_s; s < taps.end_s; ++s) {
+      const int64_t position = taps.origin + r * rows.dilation * columns.size + s * columns.dilation;
       const auto tap = broadcast(static_cast<Lane<T>>(codes.code(r, s)));
-      for (int u = 0; u < kUnroll; ++u) contest[u].offer(load<Raw<T>>(taps + u * kWidth), tap);
+      for (int u = 0; u < kUnroll; ++u)
+        contest[u].offer(load<Raw<T>>(image + position * channels + channel + u * kWidth), tap);
     }
-  }
   for (int u = 0; u < kUnroll; ++u) {
     store<Raw<T>>(best + channel + u * kWidth, contest[u].best);
     if constexpr (kIndexed) store<Lane<T>>(code + channel + u * kWidth, contest[u].code);
   }
 }
 
-// Output pixels [begin, end) of all images.
+// NHWC, vectors of channels: [begin, end) of all images' rows of windows.
 template <class T>
 template <bool kIndexed>
-void Forward<T>::pool_nhwc(int64_t begin, int64_t end) const {
-  constexpr int kUnroll = is_half<T> ? 2 : 4;
+void Forward<T>::pool_pixels(int64_t begin, int64_t end) const {
+  constexpr int kUnroll = is_half<T> ? 2 : 4;  // as many as the registers of AVX2 hold
   constexpr int64_t kWidth = kLanes<Raw<T>>;
   Scratch<Lane<T>> code(channels);
-  for (int64_t pixel = begin; pixel < end; ++pixel) {
-    const int64_t q = pixel % columns.windows, line = pixel / columns.windows;
+  Scratch<int64_t> first_s(columns.windows), end_s(columns.windows);
+  for (int64_t q = 0; q < columns.windows; ++q) {
+    first_s[q] = columns.first_tap(q);
+    end_s[q] = columns.end_tap(q);
+  }
+  for (int64_t line = begin; line < end; ++line) {
     const int64_t p = line % rows.windows, n = line / rows.windows;
     const Raw<T>* image = input + n * rows.size * columns.size * channels;
-    Raw<T>* best = output + pixel * channels;
-    int64_t channel = 0;
-    for (; channel + kUnroll * kWidth <= channels; channel += kUnroll * kWidth)
-      pool_channels<kIndexed, kUnroll>(image, p, q, channel, best, code);
-    for (; channel + kWidth <= channels; channel += kWidth)
-      pool_channels<kIndexed, 1>(image, p, q, channel, best, code);
-    // The rest is the end of one last full vector; what that shares with the one before comes out the same.
-    if (channel < channels) pool_channels<kIndexed, 1>(image, p, q, channels - kWidth, best, code);
-    if constexpr (kIndexed) store_indices<Lane<T>>(pixel * channels, channels, code, codes.base(p, q), 0);
+    const int64_t first_r = rows.first_tap(p), end_r = rows.end_tap(p);
+    for (int64_t q = 0; q < columns.windows; ++q) {
+      const Taps taps{first_r, end_r, first_s[q], end_s[q],
+                      rows.origin(p) * columns.size + columns.origin(q)};
+      const int64_t place = (line * columns.windows + q) * channels;
+      Raw<T>* best = output + place;
+      int64_t channel = 0;
+      for (; channel + kUnroll * kWidth <= channels; channel += kUnroll * kWidth)
+        pool_channels<kIndexed, kUnroll>(image, taps, channel, best, code);
+      for (; channel + kWidth <= channels; channel += kWidth)
+        pool_channels<kIndexed, 1>(image, taps, channel, best, code);
+      // The rest is the end of one last full vector; what that shares with the one before comes out the same.
+      if (channel < channels) pool_channels<kIndexed, 1>(image, taps, channels - kWidth, best, code);
+      if constexpr (kIndexed) store_indices<Lane<T>>(channels, code, place, 1, codes.base(p, q), 0);
+    }
   }
 }
 
-// Outputs [begin, end) in memory order, one by one.
+// Outputs [begin, end) in memory order, one by one: the way for windows whose codes no lane holds.
 template <class T>
 template <bool kIndexed>
-void Forward<T>::pool_windows(Layout layout, int64_t begin, int64_t end) const {
-  const int64_t plane = rows.size * columns.size;
+void Forward<T>::pool_windows(int64_t begin, int64_t end) const {
+  const int64_t pixel = nhwc ? channels : 1;
   for (int64_t place = begin; place < end; ++place) {
-    const bool nhwc = layout == Layout::nhwc;
-    const int64_t c = place % channels, window = nhwc ? place / channels : place;
+    const int64_t channel = place % pixel, window = place / pixel;
     const int64_t q = window % columns.windows, line = window / columns.windows;
     const int64_t p = line % rows.windows, image = line / rows.windows;
-    if (nhwc)
-      pool_window<kIndexed>(input + image * plane * channels + c, channels, p, q, place);
-    else
-      pool_window<kIndexed>(input + image * plane, 1, p, q, place);
+    const Raw<T>* plane = input + image * rows.size * columns.size * pixel + channel;
+    const int64_t first_r = rows.first_tap(p), first_s = columns.first_tap(q);
+    const int64_t end_r = rows.end_tap(p), end_s = columns.end_tap(q);
+    const int64_t origin = rows.origin(p) * columns.size + columns.origin(q);
+    Raw<T> best = lowest<T>();
+    int64_t code = codes.code(first_r, first_s);
+    for (int64_t r = first_r; r < end_r; ++r)
+      for (int64_t s = first_s; s < end_s; ++s) {
+        const int64_t position = origin + r * rows.dilation * columns.size + s * columns.dilation;
+        if (beats<T>(plane[position * pixel], best)) {
+          best = plane[position * pixel];
+          code = codes.code(r, s);
+        }
+      }
+    output[place] = best;
+    if constexpr (kIndexed) store_indices(1, &code, place, 1, codes.base(p, q), 0);
   }
+}
+
+// A window without any element inside the input has no winner: its index becomes -1. Only a dilation makes
+// such windows, so this is a pass of its own that is hardly ever run.
+template <class Index>
+void forget_empty_windows(const Pool2dProblem& x, const Axis& rows, const Axis& columns, Index* indices) {
+  const bool nhwc = x.layout == Layout::nhwc;
+  const int64_t channels = nhwc ? x.c : 1, lines = (nhwc ? x.n : x.n * x.c) * rows.windows;
+  for (int64_t line = 0; line < lines; ++line)
+    for (int64_t q = 0; q < columns.windows; ++q)
+      if (rows.empty(line % rows.windows) || columns.empty(q))
+        for (int64_t c = 0; c < channels; ++c)
+          indices[(line * columns.windows + q) * channels + c] = static_cast<Index>(-1);
 }
 
 template <class T, bool kIndexed>
-void forward(const Pool2dProblem& problem, const Forward<T>& pool) {
-  const int64_t taps = problem.r * problem.s, windows = pool.rows.windows * pool.columns.windows;
-  if (!pool.codes_fit() || (problem.layout == Layout::nhwc && problem.c < kLanes<Raw<T>>))
-    parallel_for(problem.n * problem.c * windows, grain(taps), [&](int64_t begin, int64_t end) {
-      pool.template pool_windows<kIndexed>(problem.layout, begin, end);
-    });
-  else if (problem.layout == Layout::nhwc)
-    parallel_for(problem.n * windows, grain(taps * problem.c),
-                 [&](int64_t begin, int64_t end) { pool.template pool_nhwc<kIndexed>(begin, end); });
+void forward(const Pool2dProblem& x, const Forward<T>& pool) {
+  const int64_t taps = x.r * x.s, lines = x.n * pool.rows.windows, windows = pool.columns.windows;
+  if (!pool.codes_fit())
+    parallel_for(lines * windows * x.c, grain(taps),
+                 [&](int64_t begin, int64_t end) { pool.template pool_windows<kIndexed>(begin, end); });
+  else if (pool.nhwc && x.c >= kLanes<Raw<T>>)
+    parallel_for(lines, grain(taps * windows * x.c),
+                 [&](int64_t begin, int64_t end) { pool.template pool_pixels<kIndexed>(begin, end); });
   else
-    parallel_for(problem.n * problem.c * pool.rows.windows, grain(taps * pool.columns.windows),
-                 [&](int64_t begin, int64_t end) { pool.template pool_nchw<kIndexed>(begin, end); });
+    parallel_for(lines * x.c, grain(taps * windows),
+                 [&](int64_t begin, int64_t end) { pool.template pool_rows<kIndexed>(begin, end); });
+}
+
+// A dilated window may have no tap inside the input, and so no winner: its index is -1, 255 in a byte, which
+// is no tap and no position. That of a tap outside could be read as an element of another row.
+template <class Index>
+void disown_empty_windows(const Pool2dProblem& problem, Index* indices) {
+  const Axis row_axis = rows(problem), column_axis = columns(problem);
+  const auto is_empty = [](const Axis& axis, int64_t window) {
+    return axis.first_tap(window) >= axis.end_tap(window);
+  };
+  const auto has_empty = [&](const Axis& axis) {
+    for (int64_t window = 0; window < axis.windows; ++window)
+      if (is_empty(axis, window)) return true;
+    return false;
+  };
+  if (!has_empty(row_axis) && !has_empty(column_axis)) return;
+  const bool nhwc = problem.layout == Layout::nhwc;
+  const int64_t channels = nhwc ? problem.c : 1, images = nhwc ? problem.n : problem.n * problem.c;
+  for (int64_t image = 0; image < images; ++image)
+    for (int64_t p = 0; p < row_axis.windows; ++p)
+      for (int64_t q = 0; q < column_axis.windows; ++q, indices += channels)
+        if (is_empty(row_axis, p) || is_empty(column_axis, q))
+          for (int64_t c = 0; c < channels; ++c) indices[c] = static_cast<Index>(-1);
 }
 
 // ---------------------------------------------------------------------------------------------------------
@@ -309,6 +361,7 @@ void max_pool2d(const Pool2dProblem& problem, const void* input, void* output, v
                           column_axis,
                           Codes(row_axis, column_axis, problem.index == IndexType::i64),
                           problem.c,
+                          problem.layout == Layout::nhwc,
                           problem.index,
                           static_cast<const Raw<T>*>(input),
                           static_cast<Raw<T>*>(output),
@@ -317,7 +370,14 @@ void max_pool2d(const Pool2dProblem& problem, const void* input, void* output, v
       forward<T, false>(problem, pool);
     else
       forward<T, true>(problem, pool);
+    if (problem.index != IndexType::none && (row_axis.any_empty() || column_axis.any_empty()))
+      for_index(problem.index, [&](auto index) {
+        forget_empty_windows(problem, row_axis, column_axis, static_cast<decltype(index)*>(indices));
+      });
   });
+  if (problem.index != IndexType::none)
+    for_index(problem.index,
+              [&](auto index) { disown_empty_windows(problem, static_cast<decltype(index)*>(indices)); });
 }
 
 void max_pool2d_gather(const Pool2dProblem& problem, const void* input, const void* indices, void* output) {

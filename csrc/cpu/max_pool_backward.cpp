@@ -12,15 +12,14 @@ namespace {
 
 constexpr int64_t kGrain = 1 << 14;      // gradients worth waking a thread for
 constexpr int64_t kBandBytes = 1 << 14;  // sums that are cleared and finished together: half of an L1 cache
-constexpr int64_t kVectorRun = 32;       // neighbours in memory that make vectors worth their set-up
 
 int64_t grain(int64_t work_per_item) {
   return max(1, kGrain / max(1, work_per_item));
 }
 
-// The general way, for windows that overlap. A thread owns a range of the input's rows; the windows that reach
-// into it add their gradients there, one row of windows after the other. kPlanar says that neighbours in memory
-// are columns, not channels.
+// The general way, for windows that overlap. A thread owns a range of the input's rows; the windows that
+// reach into it add their gradients there, one row of windows after the other. kPlanar says that neighbours
+// in memory are columns, not channels.
 template <class T, class Index, bool kPlanar>
 class Scatter {
 public:
@@ -28,11 +27,10 @@ public:
 
   Scatter(const Pool2dProblem& problem, const T* grad_output, const Index* indices, T* grad_input)
       : rows_(rows(problem)), columns_(columns(problem)), step_(kPlanar ? 1 : problem.c),
-        pitch_(columns_.size * step_), taps_(rows_.taps * columns_.taps), grad_output_(grad_output),
+        pitch_(columns_.size * step_), distance_(rows_, columns_), grad_output_(grad_output),
         indices_(indices), grad_input_(grad_input) {
     const int64_t row_bytes = pitch_ * static_cast<int64_t>(sizeof(A));
     band_ = min(rows_.size, max(rows_.span(), kBandBytes / row_bytes));
-    for (int64_t tap = 0; tap < kTable; ++tap) distance_[tap] = tap < taps_ ? distance(tap) : kNowhere;
   }
 
   // Rows [begin, end) of all planes, or images.
@@ -46,12 +44,10 @@ public:
   }
 
 private:
-  static constexpr bool kFlat = std::is_same_v<Index, int64_t>;
-  static constexpr int64_t kTable = kFlat ? 0 : 256;  // all values of a byte
-  static constexpr int64_t kNowhere = std::numeric_limits<int64_t>::min() / 2;
+  static constexpr bool kFlat = Distances<Index>::kFlat;
 
-  // Rows [top, bottom) of one image. A band of them, [low, high), is being summed: in place if T can hold the sums,
-  // otherwise in scratch. Those that no further window reaches are finished when room is needed.
+  // Rows [top, bottom) of one image. A band of them, [low, high), is being summed: in place if T can hold the
+  // sums, otherwise in scratch. Those that no further window reaches are finished when room is needed.
   void sum_rows(int64_t image, int64_t top, int64_t bottom, A* scratch) const {
     T* output = grad_input_ + image * rows_.size * pitch_;
     int64_t low = top, high = top;
@@ -94,42 +90,30 @@ private:
   void add(int64_t image, int64_t p, int64_t first, int64_t last, A* sums) const {
     const int64_t step = kPlanar ? 1 : step_;
     const int64_t begin = (image * rows_.windows + p) * columns_.windows * step;
-    const uint64_t extent = static_cast<uint64_t>((last - first) * pitch_);
+    const uint64_t extent = static_cast<uint64_t>((last - first) * columns_.size);
     const int64_t origin =
-        kFlat ? -first * pitch_ : (rows_.origin(p) - first) * pitch_ + columns_.origin(0) * step;
-    add_row(grad_output_ + begin, indices_ + begin, origin, kFlat ? 0 : columns_.stride * step, extent, sums);
+        kFlat ? -first * columns_.size : (rows_.origin(p) - first) * columns_.size + columns_.origin(0);
+    add_row(grad_output_ + begin, indices_ + begin, origin, kFlat ? 0 : columns_.stride, extent, sums);
   }
 
   // Not inlined: a few cycles a gradient matter here, and the callers' variables would take the registers.
-  [[gnu::noinline]] void add_row(const T* grad, const Index* index, int64_t origin, int64_t across, uint64_t extent,
-                                 A* sums) const {
+  [[gnu::noinline]] void add_row(const T* grad, const Index* index, int64_t origin, int64_t across,
+                                 uint64_t extent, A* sums) const {
     const int64_t step = kPlanar ? 1 : step_, windows = columns_.windows;
     for (int64_t q = 0; q < windows; ++q, origin += across)
       for (int64_t c = 0; c < step; ++c, ++grad, ++index) {
-        const uint64_t at = static_cast<uint64_t>(origin + distance_to(*index));
-        if (at < extent) sums[static_cast<int64_t>(at) + c] += widen(*grad);
+        const uint64_t at = distance_.place(origin, distance_(*index));
+        if (at < extent) sums[static_cast<int64_t>(at) * step + c] += widen(*grad);
       }
-  }
-
-  // From a window's first tap, or from the plane's first element if indices are flat.
-  int64_t distance_to(Index index) const {
-    if constexpr (kFlat) return index * (kPlanar ? 1 : step_);
-    if constexpr (sizeof(Index) == 1) return distance_[index];
-    if (index < 0 || index >= taps_) return kNowhere;
-    return index < kTable ? distance_[index] : distance(index);
-  }
-
-  int64_t distance(int64_t tap) const {
-    return tap / columns_.taps * rows_.dilation * pitch_ + tap % columns_.taps * columns_.dilation * step_;
   }
 
   Axis rows_, columns_;
   int64_t step_, pitch_;  // from column to column, from row to row
-  int64_t taps_, band_;
+  int64_t band_;          // rows that are summed together
+  Distances<Index> distance_;
   const T* grad_output_;
   const Index* indices_;
   T* grad_input_;
-  int64_t distance_[kFlat ? 1 : 256];
 };
 
 template <class T, class Index>
@@ -139,13 +123,13 @@ void backward(const Pool2dProblem& x, const T* grad_output, const Index* indices
   const auto for_lines = [&](const auto& body) { parallel_for(lines, line_grain, body); };
   if (!x.overlapping() && (nhwc ? x.c : x.q()) >= kVectorRun) {
     const Axis row_axis = rows(x), column_axis = columns(x);
-    const Disjoint<T, Index> disjoint{row_axis,
-                                      column_axis,
-                                      Codes(row_axis, column_axis, std::is_same_v<Index, int64_t>),
-                                      x.c,
-                                      reinterpret_cast<const Raw<T>*>(grad_output),
-                                      indices,
-                                      reinterpret_cast<Raw<T>*>(grad_input)};
+    const Disjoint<Lane<T>, Index> disjoint{row_axis,
+                                            column_axis,
+                                            Codes(row_axis, column_axis, std::is_same_v<Index, int64_t>),
+                                            x.c,
+                                            reinterpret_cast<const Lane<T>*>(grad_output),
+                                            indices,
+                                            reinterpret_cast<Lane<T>*>(grad_input)};
     for_lines([&](int64_t begin, int64_t end) {
       nhwc ? disjoint.fill_nhwc(begin, end) : disjoint.fill_nchw(begin, end);
     });

@@ -51,7 +51,8 @@ void pass_where_positive(int64_t count, const T* grad_output, const T* output, T
     PYCONVX_INDEPENDENT
     for (int64_t i = 0; i < count; ++i) {
       const int16_t magnitude = static_cast<int16_t>(y[i] & 0x7fff);
-      result[i] = (y[i] > 0) | (magnitude > infinity<T>()) ? grad[i] : int16_t{0};
+      const int16_t gradient = grad[i];  // loaded in any case: no branch
+      result[i] = (y[i] > 0) | (magnitude > infinity<T>()) ? gradient : int16_t{0};
     }
   } else {
     PYCONVX_INDEPENDENT

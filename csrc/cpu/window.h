@@ -3,6 +3,7 @@
 
 #include "problem.h"
 
+#include <limits>
 #include <type_traits>
 
 namespace pyconvx::cpu::PYCONVX_ISA {
@@ -28,6 +29,12 @@ struct Axis {
   int64_t first_tap(int64_t window) const { return ceil_div(max(0, -origin(window)), dilation); }
   int64_t end_tap(int64_t window) const {
     return min(taps, ceil_div(max(0, size - origin(window)), dilation));
+  }
+  bool empty(int64_t window) const { return first_tap(window) >= end_tap(window); }
+  bool any_empty() const {
+    for (int64_t window = 0; dilation > 1 && window < windows; ++window)
+      if (empty(window)) return true;
+    return false;
   }
   bool interior(int64_t window) const { return origin(window) >= 0 && origin(window) + span() <= size; }
 
@@ -74,41 +81,63 @@ struct Codes {
   int64_t base(int64_t p, int64_t q) const { return start + p * down + q * across; }
 };
 
-// Resolves a stored index to h * W + w, or to -1 if it points outside the plane or is no tap at all.
+// What a stored index means as a distance in the plane: from its window's first tap if it is an offset, from
+// the plane's first element if it is flat. Fast, but only half a check: a distance has still to be held
+// against the ends of the plane, or of the rows that one works on.
+template <class Index>
+class Distances {
+public:
+  static constexpr bool kFlat = std::is_same_v<Index, int64_t>;
+  static constexpr int64_t kNowhere = std::numeric_limits<int64_t>::min() / 2;  // of what is no tap
+
+  Distances(const Axis& rows, const Axis& columns)
+      : down_(rows.dilation * columns.size), across_(columns.dilation), columns_(columns.taps),
+        taps_(rows.taps * columns.taps) {
+    for (int64_t tap = 0; tap < kTable; ++tap) table_[tap] = tap < taps_ ? compute(tap) : kNowhere;
+  }
+
+  int64_t operator()(Index index) const {
+    if constexpr (kFlat) return index;
+    if constexpr (sizeof(Index) == 1) return table_[index];
+    if (index < 0 || index >= taps_) return kNowhere;
+    return index < kTable ? table_[index] : compute(index);
+  }
+
+  // The place `distance` after `origin`; what lies before the start comes out large, as does what would
+  // overflow.
+  static uint64_t place(int64_t origin, int64_t distance) {
+    return static_cast<uint64_t>(origin) + static_cast<uint64_t>(distance);
+  }
+
+private:
+  static constexpr int64_t kTable = kFlat ? 0 : 256;  // all values of a byte; divisions are slow
+
+  int64_t compute(int64_t tap) const { return tap / columns_ * down_ + tap % columns_ * across_; }
+
+  int64_t down_, across_, columns_, taps_;
+  int64_t table_[kFlat ? 1 : 256];
+};
+
+// The full check: resolves a stored index to h * W + w, or to -1 if it points outside the plane or is no tap.
 template <class Index>
 class Positions {
 public:
-  Positions(const Axis& rows, const Axis& columns) : rows_(rows), columns_(columns), taps_(rows.taps * columns.taps) {
-    if constexpr (!kFlat)
-      for (int64_t tap = 0; tap < taps_ && tap < kTable; ++tap) taps_at_[tap] = place(tap);
-  }
+  Positions(const Axis& rows, const Axis& columns) : rows_(rows), columns_(columns) {}
 
   int64_t operator()(int64_t p, int64_t q, Index index) const {
-    if constexpr (kFlat) {
+    if constexpr (std::is_same_v<Index, int64_t>) {
       return index >= 0 && index < rows_.size * columns_.size ? index : -1;
     } else {
-      if (index < 0 || index >= taps_) return -1;
-      const Place tap = index < kTable ? taps_at_[index] : place(index);
-      const int64_t h = rows_.origin(p) + tap.h, w = columns_.origin(q) + tap.w;
+      if (index < 0 || index >= rows_.taps * columns_.taps) return -1;
+      const uint32_t tap = static_cast<uint32_t>(index), taps = static_cast<uint32_t>(columns_.taps);
+      const int64_t r = tap / taps, s = tap % taps;
+      const int64_t h = rows_.origin(p) + r * rows_.dilation, w = columns_.origin(q) + s * columns_.dilation;
       return h >= 0 && h < rows_.size && w >= 0 && w < columns_.size ? h * columns_.size + w : -1;
     }
   }
 
 private:
-  struct Place {
-    int64_t h, w;
-  };
-
-  Place place(int64_t tap) const {
-    return {tap / columns_.taps * rows_.dilation, tap % columns_.taps * columns_.dilation};
-  }
-
-  static constexpr bool kFlat = std::is_same_v<Index, int64_t>;
-  static constexpr int kTable = kFlat ? 1 : 256;  // divisions are slow, and windows of more taps rare
-
   Axis rows_, columns_;
-  int64_t taps_;
-  Place taps_at_[kTable];
 };
 
 }  // namespace pyconvx::cpu::PYCONVX_ISA

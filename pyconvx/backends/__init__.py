@@ -24,6 +24,8 @@ class Backend:
     summary: str
     devices: frozenset[str] | None = None
     """Device types whose tensors it takes; None means all."""
+    by_request: bool = False
+    """Whether it runs only what it is forced to."""
 
     def unavailable(self) -> str | None:
         """Return None if the backend works in this process, else the sentence that says what is missing."""
@@ -106,7 +108,7 @@ def choose(operation: str, problem: Any, device: torch.device) -> tuple[Backend,
     Raises:
         BackendRefusal: the forced backend, or every one there is, refuses; with its sentences.
     """
-    candidates = registered() if _forced is None else (_registry[_forced],)
+    candidates = [_registry[_forced]] if _forced is not None else [b for b in registered() if not b.by_request]
     refusals: dict[str, str] = {}
     for candidate in candidates:
         reason = refusal(candidate, operation, problem, device)
@@ -125,8 +127,10 @@ def choose(operation: str, problem: Any, device: torch.device) -> tuple[Backend,
 def _register_all() -> None:
     from .aten import Aten
     from .cpu import Cpu
+    from .emulator import Emulator
 
     register(Cpu())
+    register(Emulator())
     register(Aten())
     force(os.environ.get("PYCONVX_BACKEND") or None)
 

@@ -70,8 +70,14 @@ class Aten(Backend):
     summary = "torch's own operations, on any device"
 
     def can_run(self, operation: str, problem: Any) -> str | None:
-        if operation.startswith("max_pool2d") and not is_symmetric(problem.padding):
-            return f"torch pools with the same padding on opposite sides only, not {problem.padding}"
+        if operation in ("max_pool2d", "max_pool2d_backward"):
+            if not is_symmetric(problem.padding):
+                return f"torch pools with the same padding on opposite sides only, not {problem.padding}"
+            if problem.pad_top > problem.r // 2 or problem.pad_left > problem.s // 2:
+                return (
+                    f"torch pads at most half of a window's {problem.r} x {problem.s} elements, whatever their "
+                    f"dilation, not {problem.padding[::2]}"
+                )
         return None
 
     def details(self) -> dict[str, str]:
@@ -118,8 +124,11 @@ class Aten(Backend):
         geometry = (kernel_size, stride, padding[::2], dilation, ceil_mode)
         if index_dtype is None:
             return dense(F.max_pool2d(input, *geometry), problem), input.new_empty((0,), dtype=torch.uint8)
-        output, flat = F.max_pool2d(input, *geometry, return_indices=True)
-        indices = flat if index_dtype is torch.int64 else _offsets(flat, problem).to(index_dtype)
+        output, indices = F.max_pool2d(input, *geometry, return_indices=True)
+        if index_dtype is not torch.int64:
+            indices = _offsets(indices, problem).to(index_dtype)
+        if problem.dilation != [1, 1]:  # else every window has an element
+            indices.masked_fill_(_empty_windows(problem, input.device), 255 if index_dtype is torch.uint8 else -1)
         return dense(output, problem), dense(indices, problem)
 
     def max_pool2d_backward(
@@ -128,14 +137,14 @@ class Aten(Backend):
         flat, inside = _flat(indices, problem)
         image = grad_output.new_empty((*grad_output.shape[:2], *input_size))
         grad_input = _MAX_POOL_BACKWARD(
-            grad_output * inside, image, kernel_size, stride, padding[::2], dilation, ceil_mode, flat * inside
+            grad_output.where(inside, 0), image, kernel_size, stride, padding[::2], dilation, ceil_mode, flat * inside
         )
         return dense(grad_input, problem)
 
     def max_pool2d_gather(self, problem, input, indices, kernel_size, stride, padding, dilation, ceil_mode):
         flat, inside = _flat(indices, problem)
         values = input.flatten(2).gather(2, (flat * inside).flatten(2)).view(indices.shape)
-        return dense(values * inside, problem)
+        return dense(values.where(inside, 0), problem)
 
     def max_unpool2d(self, problem, input, indices, kernel_size, stride, padding, dilation, output_size):
         flat, winners = _winners("max_unpool2d", indices, problem)
@@ -179,6 +188,19 @@ def _offsets(flat: Tensor, problem: Any) -> Tensor:
     columns = columns - torch.arange(flat.shape[3], device=flat.device) * problem.stride[1] + left
     taps = rows.div(problem.dilation[0], rounding_mode="floor") * problem.s
     return taps + columns.div(problem.dilation[1], rounding_mode="floor")
+
+
+def _empty_windows(problem: Any, device: torch.device) -> Tensor:
+    """Return which windows, (P, Q), have no element inside the plane."""
+    has_elements = []
+    for windows, stride, padding, taps, dilation, size in (
+        (problem.p, problem.stride_h, problem.pad_top, problem.r, problem.dilation_h, problem.h),
+        (problem.q, problem.stride_w, problem.pad_left, problem.s, problem.dilation_w, problem.w),
+    ):
+        origins = torch.arange(windows, device=device)[:, None] * stride - padding
+        places = origins + torch.arange(taps, device=device) * dilation
+        has_elements.append(((places >= 0) & (places < size)).any(1))
+    return ~(has_elements[0][:, None] & has_elements[1])
 
 
 def _winners(operation: str, indices: Tensor, problem: Any) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,6 @@ add are C++ of ours (csrc/cpu): vectorised, threaded on torch's own threads, the
 
 from __future__ import annotations
 
-import platform
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from .. import _C, frozen
 from .._problem import ACTIVATIONS, DTYPES
+from ..errors import InvalidCall
 from .aten import Aten, convolve, dense
 
 _KERNELS = _C.cpu
@@ -50,8 +50,6 @@ class Cpu(Aten):
 
     def details(self) -> dict[str, str]:
         return {
-            "processor": platform.machine(),
-            "threads": str(torch.get_num_threads()),
             "oneDNN convolves": ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in self.native)) or "no",
             "pyconvx kernels": _KERNELS.instruction_set(),
         }
@@ -151,7 +149,10 @@ def _run(kernel: Any, problem: Any, values: Tensor, indices: Tensor, height: int
     """Run a kernel that reads values and indices and writes planes of ``height`` x ``width``."""
     values, indices = dense(values, problem), dense(indices, problem)
     result = _empty(problem, values.dtype, height, width)
-    kernel(problem, values.data_ptr(), indices.data_ptr(), result.data_ptr())
+    try:
+        kernel(problem, values.data_ptr(), indices.data_ptr(), result.data_ptr())
+    except ValueError as refusal:  # an index, which only the kernel reads
+        raise InvalidCall(str(refusal)) from None
     return result
 
 

@@ -1,7 +1,7 @@
 """Layers: those of ``torch.nn`` that have a kernel of ours, with the same constructor, attributes and state_dict, and
 the blocks that the networks are built from."""
 
-from .blocks import ConvBNReLU, FactorizedConv2d
+from .blocks import ConvBNReLU, FactorizedConv2d, Sequential, fused_conv
 from .conv import Conv2d, ConvTranspose2d
 from .pooling import MaxPool2d, MaxUnpool2d
 from .residual import ResidualAdd
@@ -14,4 +14,6 @@ __all__ = [
     "MaxPool2d",
     "MaxUnpool2d",
     "ResidualAdd",
+    "Sequential",
+    "fused_conv",
 ]

@@ -8,16 +8,104 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .. import functional
+from .. import frozen, functional
 from .conv import Conv2d
 
 
-class ConvBNReLU(torch.nn.Module):
-    """relu(batch_norm(conv(x))), with the names of torchvision's Inception: ``conv`` and ``bn``.
+def fused_conv(
+    x: Tensor,
+    conv: torch.nn.Conv2d,
+    bn: torch.nn.BatchNorm2d | None = None,
+    activation: str | None = None,
+    residual: Tensor | None = None,
+) -> Tensor:
+    """Return activation(bn(conv(x)) + residual), in as few operations as there can be.
 
-    In training it runs as three operations. In evaluation the batch norm is an affine map with constants, which is
-    folded into filters and bias on the fly (scale = gamma / sqrt(var + eps)), and the ReLU is the convolution's
-    epilogue: one operation.
+    Without a batch norm that is one: the rest is the convolution's epilogue. A batch norm in evaluation is an affine map
+    with constants: inside :func:`pyconvx.frozen_filters`, where no gradient is wanted, it is folded into filters and
+    bias, once, and there is one operation again. Elsewhere folding at every call would cost more than it saves.
+
+    Layers that are not ours (after ``swap(...).restore()``) or that hooks listen to are called one by one.
+    """
+    ours = isinstance(conv, Conv2d) and not _has_hooks(conv)
+    if bn is None and ours:
+        return conv(x, activation=activation, residual=residual)
+    if bn is not None and ours and conv.padding_mode == "zeros" and _is_constant(bn):
+        weight, bias = _folded(conv, bn)
+        return functional.conv2d(
+            x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups,
+            activation=activation, residual=residual,
+        )  # fmt: skip
+    x = conv(x) if bn is None else bn(conv(x))
+    if residual is not None:
+        return functional.residual_add(x, residual, activation)
+    return F.relu(x, inplace=True) if activation == "relu" else x
+
+
+def _has_hooks(module: torch.nn.Module) -> bool:
+    return bool(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    )
+
+
+def _is_constant(bn: torch.nn.BatchNorm2d) -> bool:
+    """Whether a batch norm is, for now, an affine map that may be folded and kept."""
+    return (
+        frozen.packed_filters is not None
+        and not bn.training
+        and bn.running_var is not None
+        and not torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
+        and not _has_hooks(bn)
+    )
+
+
+def _folded(conv: torch.nn.Conv2d, bn: torch.nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Return filters and bias of bn(conv(x)), computed in float32 at least and rounded once."""
+    constants = (conv.bias, bn.running_mean, bn.running_var, bn.weight, bn.bias)
+
+    def fold() -> tuple[Tensor, Tensor]:
+        weight = conv.weight
+        dtype = torch.promote_types(weight.dtype, torch.float32)
+        start, mean, variance, gain, shift = (None if value is None else value.to(dtype) for value in constants)
+        assert mean is not None and variance is not None
+        scale = torch.rsqrt(variance + bn.eps) * (1 if gain is None else gain)
+        bias = (-mean if start is None else start - mean) * scale
+        filters = weight.to(dtype) * scale[:, None, None, None]
+        return filters.to(weight.dtype), (bias if shift is None else bias + shift).to(weight.dtype)
+
+    versions = tuple(
+        (id(value), 0 if value.is_inference() else value._version) for value in constants if value is not None
+    )
+    return frozen.packed(conv.weight, ("batch norm", bn.eps, *versions), fold)
+
+
+class Sequential(torch.nn.Sequential):
+    """``torch.nn.Sequential`` in which a convolution takes the batch norm and the ReLU behind it as :func:`fused_conv`.
+
+    The layers, their order and their names in the state_dict stay as they are.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the last layer's output."""
+        x, layers = input, list(self)
+        while layers:
+            layer = layers.pop(0)
+            if not isinstance(layer, Conv2d):
+                x = layer(x)
+                continue
+            bn: Any = layers.pop(0) if layers and type(layers[0]) is torch.nn.BatchNorm2d else None
+            relu = bool(layers) and type(layers[0]) is torch.nn.ReLU and not _has_hooks(layers[0])
+            if relu:
+                layers.pop(0)
+            x = fused_conv(x, layer, bn, "relu" if relu else None)
+        return x
+
+
+class ConvBNReLU(torch.nn.Module):
+    """relu(batch_norm(conv(x)) + residual), with the names of torchvision's Inception: ``conv`` and ``bn``.
+
+    See :func:`fused_conv` for when it is one operation.
 
     Args:
         in_channels, out_channels, kernel_size, stride, padding, dilation, groups: of the convolution; it has no bias.
@@ -48,25 +136,7 @@ class ConvBNReLU(torch.nn.Module):
 
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
         """Return relu(bn(conv(input)) + residual)."""
-        conv, bn = self.conv, self.bn
-        mean, variance = bn.running_mean, bn.running_var
-        if bn.training or mean is None or variance is None:
-            output = bn(conv(input))
-            if residual is not None:
-                return functional.residual_add(output, residual, "relu" if self.relu else None)
-            return F.relu(output) if self.relu else output
-        scale = bn.weight * torch.rsqrt(variance + bn.eps)
-        return functional.conv2d(
-            input,
-            (conv.weight * scale[:, None, None, None]).to(conv.weight.dtype),
-            (bn.bias - mean * scale).to(conv.weight.dtype),
-            conv.stride,
-            conv.padding,
-            conv.dilation,
-            conv.groups,
-            activation="relu" if self.relu else None,
-            residual=residual,
-        )
+        return fused_conv(input, self.conv, self.bn, "relu" if self.relu else None, residual)
 
     def extra_repr(self) -> str:
         return f"relu={self.relu}"

@@ -3,8 +3,8 @@ problem structs of ``pyconvx._C``, which every backend shares."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -12,7 +12,11 @@ from torch import Tensor
 from ..errors import InvalidCall
 
 FLOATING = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-_AXES = {1: "(K,)", 4: "(N, C, H, W)"}
+_AXES = {
+    "bias": "(K,)",
+    "weight": "(K, C / groups, R, S)",
+    ("conv_transpose2d", "weight"): "(C, K / groups, R, S)",
+}
 
 
 def refuse(op: str, sentence: str) -> NoReturn:
@@ -28,6 +32,12 @@ def name_of(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
+def check_tensor(op: str, name: str, value: object) -> None:
+    """Raise unless ``value`` is a tensor at all."""
+    if not isinstance(value, Tensor):
+        refuse(op, f"{name} is of type {type(value).__name__}, expected a torch.Tensor; torch.as_tensor() makes one")
+
+
 def check_operand(op: str, name: str, tensor: Tensor, rank: int | None = None, like: Tensor | None = None) -> None:
     """Raise unless ``tensor`` is a dense floating-point tensor of ``rank`` dimensions (None: of any), with the dtype
     and device of ``like`` (the operation's input) where one is given."""
@@ -35,7 +45,7 @@ def check_operand(op: str, name: str, tensor: Tensor, rank: int | None = None, l
         refuse(op, f"{name} has the layout {tensor.layout}, expected a dense tensor; call {name}.to_dense()")
     if rank is not None and tensor.dim() != rank:
         refuse(op, f"{name} has {tensor.dim()} dimensions, shape {show(tensor.shape)}, expected {rank}; "
-                   f"reshape it to {_AXES.get(rank, f'{rank} dimensions')}")  # fmt: skip
+                   f"reshape it to {_AXES.get((op, name)) or _AXES.get(name, '(N, C, H, W)')}")  # fmt: skip
     if tensor.dtype not in FLOATING:
         refuse(op, f"{name} has dtype {name_of(tensor.dtype)}, expected float64, float32, bfloat16 or float16; "
                    f"convert it, for example with {name}.float()")  # fmt: skip
@@ -60,7 +70,14 @@ def check_choice(op: str, name: str, got: object, allowed: Sequence[object]) -> 
         refuse(op, f"{name} is {got!r}, expected one of {', '.join(repr(value) for value in allowed)}")
 
 
-def raise_refusal(op: str, refusal: str) -> None:
-    """Raise the sentence of a problem struct, if it has one."""
+def describe(op: str, kind: Callable[..., Any], **fields: Any) -> Any:
+    """Return the problem of this kind and these fields; raise InvalidCall with its sentence if it makes no sense."""
+    try:
+        problem = kind(**fields)
+    except TypeError:  # of ints, which is all that comes here, only those of more than 64 bits
+        numbers = ", ".join(f"{name}={value}" for name, value in fields.items() if type(value) in (int, tuple))
+        refuse(op, f"sizes and steps must fit into 64 bits, got {numbers}; use smaller ones")
+    refusal = problem.refusal()
     if refusal:
-        refuse(op, refusal)
+        refuse(op, refusal.partition(": ")[2])  # in the name of the operation, not of its problem
+    return problem

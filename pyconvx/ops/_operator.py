@@ -4,14 +4,13 @@ A subclass of :class:`Operator` states an operation's schema, its problem, its f
 its backward, its forward derivative and its batching rule, each once. :class:`Operator` derives from them
 
 * the dispatcher's registrations (kernel, fake, autograd, vmap) that torch.compile, torch.export and opcheck see;
-* two ``autograd.Function`` classes, because no single form serves everybody: functorch and forward AD need
-  ``setup_context`` and ``jvp``; plain training is three times cheaper per call without them;
+* two ``autograd.Function`` classes: one that is the dispatcher's autograd, at any level of functorch and of forward AD;
+  and one for plain training, which goes past the dispatcher and is several times cheaper per call;
 * the route: a call takes the cheapest of these roads that is right for it.
 
-    compiling, exporting          -> the op, with its registered autograd
-    functorch or forward AD       -> the Function with setup_context, jvp and vmap
-    a gradient is wanted          -> the Function without
-    otherwise                     -> the kernel
+    compiling, exporting, functorch, forward AD   -> the op, with its registered autograd
+    a gradient is wanted                          -> the Function for training
+    otherwise                                     -> the kernel
 
 The kernel is called straight, past the dispatcher, when the operands are plain tensors and nobody listens (no mode, no
 subclass, no tracer); else the op is called below autograd, so that modes and subclasses see it.
@@ -34,10 +33,13 @@ from torch._C import (
     _len_torch_dispatch_stack,
 )
 from torch._C._functorch import unwrap_if_dead
+from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import Function, forward_ad
+from torch.autograd.function import _SingleLevelFunction
 from torch.compiler import is_compiling
 
 from .. import backends
+from ._checks import check_tensor, refuse, show
 from ._vmap import is_legacy_vmap
 
 LIBRARY = torch.library.Library("pyconvx", "DEF")
@@ -117,61 +119,63 @@ class Operator:
             ctx.set_materialize_grads(False)
             ctx.save_for_backward(*self.save(ctx, inputs, output))
 
-        def save_of_dispatcher(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-            save(ctx, _hashable(inputs), output)
-
-        def save_for_both(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-            save(ctx, inputs, output)
-            ctx.save_for_forward(*ctx.to_save)
-
-        torch.library.register_fake(qualified, self._checked_fake, lib=LIBRARY)
-        torch.library.register_autograd(qualified, backward, setup_context=save_of_dispatcher, lib=LIBRARY)
-        torch.library.register_vmap(qualified, self.vmap, lib=LIBRARY)
-
-        def forward_and_save(ctx: Any, *args: Any) -> Any:
+        def run_and_save(ctx: Any, *args: Any) -> Any:
             output = self._forward(*args)
             save(ctx, args, output)
             return output
 
-        def backward_of_transform(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-            return backward(_Outlived(ctx), *grads)
+        def dispatch_and_save(ctx: Any, *args: Any) -> Any:
+            with _AutoDispatchBelowAutograd():
+                output = self.op(*args)
+            save(ctx, args, output)
+            ctx.save_for_forward(*ctx.to_save)
+            return output
 
         title = "".join(word.capitalize() for word in self.name.split("_"))
-        self._training: Any = type(
+        training: Any = type(
             f"{title}Training",
             (Function,),
-            {"forward": staticmethod(forward_and_save), "backward": staticmethod(backward)},
+            {"forward": staticmethod(run_and_save), "backward": staticmethod(backward)},
         )
         # Past Function.apply itself, which looks for functorch's wrappers: on this road there are none.
-        self._train = super(Function, self._training).apply
-        self._transformed: Any = type(
-            f"{title}Transformed",
-            (Function,),
+        self._train = super(Function, training).apply
+        # The form that functorch makes of every Function, one for each of its levels: here the dispatcher does that.
+        dispatched: Any = type(
+            f"{title}Dispatched",
+            (_SingleLevelFunction,),
             {
-                "forward": staticmethod(self._forward),
-                "setup_context": staticmethod(save_for_both),
-                "backward": staticmethod(backward_of_transform),
+                "forward": staticmethod(dispatch_and_save),
+                "backward": staticmethod(lambda ctx, *grads: backward(_Outlived(ctx), *grads)),
                 "jvp": staticmethod(lambda ctx, *tangents: self.jvp(ctx, *tangents[: self.tensors])),
-                "vmap": staticmethod(self.vmap),
             },
         )
+
+        def autograd(*args: Any) -> Any:
+            with enable_single_level_autograd_function():
+                return dispatched.apply(*_hashable(args))
+
+        LIBRARY.impl(self.name, autograd, "Autograd")
+        torch.library.register_fake(qualified, self._checked_fake, lib=LIBRARY)
+        torch.library.register_vmap(qualified, self.vmap, lib=LIBRARY)
         self._signature = _signature_function(self.op._schema.arguments[: self.tensors])
         self._choices: dict[Any, Choice] = {}
         backends.choices.append(self._choices)
 
     def __call__(self, *args: Any) -> Any:
         """Run the operation by the cheapest road that is right; see the module's docstring."""
-        if is_compiling():
+        if is_compiling() or is_transformed():
             return self.op(*args)
-        if is_transformed():
-            return self._transformed.apply(*args)
         if torch.is_grad_enabled() and _any_requires_grad(*args):
             return self._train(*args)
         return self._forward(*args)
 
     def _forward(self, *args: Any) -> Any:
         if _len_torch_dispatch_stack() == 0 and _get_tracing_state() is None and not is_legacy_vmap():
-            signature = self._signature(*args)
+            try:
+                signature = self._signature(*args)
+            except (AttributeError, RuntimeError):  # what is no tensor, or a tensor without strides
+                self._check_arguments(args)
+                raise
             choice = self._choices.get(signature)
             if choice is not None and Operator.observer is None:
                 return choice.run(*args)
@@ -188,7 +192,7 @@ class Operator:
         return choice.run(*args)
 
     def _choose(self, signature: tuple[Any, ...], args: tuple[Any, ...]) -> Choice:
-        self.check(*args)
+        self._check_arguments(args)
         problem = self.problem(*args)
         backend, refusals = backends.choose(self.name, problem, args[0].device)
         if len(self._choices) >= _MAX_CHOICES:  # shapes without end: start over rather than grow without bound
@@ -198,14 +202,30 @@ class Operator:
         return choice
 
     def _checked_fake(self, *args: Any) -> Any:
-        self.check(*args)
+        self._check_arguments(args)
         if _is_concrete(args):
             self.problem(*args)
         return self.fake(*args)
 
     def _kernel_of_dispatcher(self, *args: Any) -> Any:
         args = _hashable(args)
-        return self._run(self._signature(*args), args)
+        try:
+            signature = self._signature(*args)
+        except RuntimeError:  # a tensor without strides
+            self._check_arguments(args)
+            raise
+        return self._run(signature, args)
+
+    def _check_arguments(self, args: tuple[Any, ...]) -> None:
+        """Raise unless tensors are tensors, lists as long as the schema says (neither calls past the dispatcher nor it
+        look), and the tensors fit together."""
+        for argument, value in zip(self.op._schema.arguments, args, strict=True):
+            if argument.N is not None and len(value) != argument.N:
+                refuse(self.name, f"{argument.name} is {show(value)}, expected {argument.N} numbers")
+        for argument, value in zip(self.op._schema.arguments[: self.tensors], args, strict=False):
+            if value is not None or not isinstance(argument.type, torch.OptionalType):
+                check_tensor(self.name, argument.name, value)
+        self.check(*args)
 
 
 class _Outlived:

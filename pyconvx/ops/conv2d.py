@@ -19,7 +19,7 @@ from torch import Tensor
 
 from .. import _C
 from .._problem import ACTIVATIONS, DTYPES, LAYOUTS
-from ._checks import check_choice, check_operand, check_size, raise_refusal, refuse
+from ._checks import check_choice, check_operand, check_size, describe, refuse
 from ._layout import empty, in_layout, layout_of
 from ._operator import Operator
 from ._vmap import batch_in_front, into_channels, into_images, out_of_channels, out_of_images
@@ -43,12 +43,10 @@ def conv_problem(
 ) -> _C.Conv2dProblem:  # fmt: skip
     """Describe the convolution of an (N, C, H, W) input with ``filters`` filters of (R, S); raise InvalidCall."""
     n, c, h, w = input_size
-    problem = _C.Conv2dProblem(
-        n=n, c=c, h=h, w=w, k=filters, r=filter_size[0], s=filter_size[1], stride=stride, padding=padding,
-        dilation=dilation, groups=groups, dtype=DTYPES[like.dtype], layout=LAYOUTS[layout], **extra,
+    return describe(
+        name, _C.Conv2dProblem, n=n, c=c, h=h, w=w, k=filters, r=filter_size[0], s=filter_size[1], stride=stride,
+        padding=padding, dilation=dilation, groups=groups, dtype=DTYPES[like.dtype], layout=LAYOUTS[layout], **extra,
     )  # fmt: skip
-    raise_refusal(name, problem.refusal())
-    return problem
 
 
 class Conv2d(Operator):

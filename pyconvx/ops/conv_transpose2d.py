@@ -41,7 +41,7 @@ def _convolution(stride: Any, padding: Any, output_padding: Any) -> tuple[Any, A
     """Return the padding of the convolution whose dgrad this is, and how many rows and columns it leaves empty.
 
     An output_padding below the stride is what that convolution leaves over at the end. A larger one, which a dilation
-    above the stride allows, first undoes padding at the end, by whole strides; what it is more than that lies beyond the
+    above the stride allows, first undoes padding at the end, by whole strides; what is more than that lies beyond the
     reach of all filters, and gets the bias alone.
     """
     padding, empty_ends = list(padding), [0, 0]
@@ -79,12 +79,12 @@ class ConvTranspose2d(Operator):
                                   f"than stride {show(stride)} or dilation {show(dilation)}; it settles which of "
                                   f"several sizes the output has, and more would only add empty rows")  # fmt: skip
         height, width = output_size(input.shape[2:], weight.shape[2:], stride, padding, output_padding, dilation)
-        if min(stride) >= 1 and min(padding) >= 0:
+        if min(*stride, *dilation, *(size + 1 for size in padding)) >= 1:
             padding, (below, right) = _convolution(stride, padding, output_padding)
             height, width = height - below, width - right
-        if min(input.shape[2:]) < 1 or min(height, width) < 1:
-            refuse(self.name, f"an input of {input.shape[2]} x {input.shape[3]} gives an output of {height} x {width},"
-                              f" expected at least 1 x 1; use a larger input or less padding")  # fmt: skip
+            if min(*input.shape[2:], height, width) < 1:
+                refuse(self.name, f"an input of {input.shape[2]} x {input.shape[3]} gives an output of {height} x "
+                                  f"{width}, expected at least 1 x 1; use a larger input or less padding")  # fmt: skip
         shape = (input.shape[0], weight.shape[1] * groups, height, width)
         return conv_problem(
             self.name, input, layout_of(input, weight), shape, weight.shape[0], weight.shape[2:], stride, padding,

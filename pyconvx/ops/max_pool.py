@@ -8,7 +8,8 @@
 
 The last two are each other's transpose, so derivatives of every order need nothing else. NaN wins; of equal values the
 first in row-major order does. An index is, by its dtype, the winner's offset in its window, r * S + s (uint8, int32),
-or its position in the plane, h * W + w (int64, torch's form).
+or its position in the plane, h * W + w (int64, torch's form). A window without any element inside the input, which a
+dilation can make, has the value -inf and the index -1 (255 in uint8), which no element has.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from .. import _C
 from .._problem import DTYPES, INDEX_TYPES, LAYOUTS
-from ._checks import check_choice, check_operand, check_size, name_of, raise_refusal, refuse
+from ._checks import check_choice, check_operand, check_size, describe, name_of, refuse
 from ._layout import empty, in_layout, layout_of
 from ._operator import Operator
 from ._vmap import over_images
@@ -36,6 +37,8 @@ def offset_dtype(kernel_size: Any) -> torch.dtype:
 
 def check_indices(op: str, indices: Tensor, like: Tensor, shape: Any) -> None:
     """Raise unless ``indices`` are indices of a dtype and on a device that ``like`` can be used with, of ``shape``."""
+    if indices.layout is not torch.strided:
+        refuse(op, f"indices have the layout {indices.layout}, expected a dense tensor; call indices.to_dense()")
     if indices.dtype not in _INDEX_DTYPES:
         refuse(op, f"indices have dtype {name_of(indices.dtype)}, expected int64 (positions in the plane), or uint8 or "
                    f"int32 (offsets in the window); pass the indices that max_pool2d returned")  # fmt: skip
@@ -76,12 +79,11 @@ def _pool_problem(
 ) -> _C.Pool2dProblem:
     """Describe the pooling of an input of ``shape`` in the layout of ``like``; raise InvalidCall."""
     n, c, h, w = shape
-    problem = _C.Pool2dProblem(
-        n=n, c=c, h=h, w=w, r=kernel_size[0], s=kernel_size[1], stride=stride, padding=padding, dilation=dilation,
-        ceil_mode=ceil_mode, dtype=DTYPES[like.dtype], layout=LAYOUTS[layout_of(like)], index=INDEX_TYPES[index_dtype],
+    return describe(
+        name, _C.Pool2dProblem, n=n, c=c, h=h, w=w, r=kernel_size[0], s=kernel_size[1], stride=stride,
+        padding=padding, dilation=dilation, ceil_mode=ceil_mode, dtype=DTYPES[like.dtype],
+        layout=LAYOUTS[layout_of(like)], index=INDEX_TYPES[index_dtype],
     )  # fmt: skip
-    raise_refusal(name, problem.refusal())
-    return problem
 
 
 class MaxPool2d(Operator):
@@ -185,10 +187,12 @@ class MaxPool2dGather(Operator):
 
     def check(self, input, indices, *geometry):
         check_operand(self.name, "input", input, 4)
-        check_indices(self.name, indices, input, (*input.shape[:2], *output_size(input.shape[2:], *geometry)))
+        check_indices(self.name, indices, input, (*input.shape[:2], *indices.shape[2:]))
 
     def problem(self, input, indices, *geometry):
-        return _pool_problem(self.name, input, input.shape, indices.dtype, *geometry)
+        problem = _pool_problem(self.name, input, input.shape, indices.dtype, *geometry)
+        check_indices(self.name, indices, input, (*input.shape[:2], problem.p, problem.q))
+        return problem
 
     def fake(self, input, indices, *geometry):
         return empty(input, tuple(indices.shape), layout_of(input))

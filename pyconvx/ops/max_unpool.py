@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from .. import _C
 from .._problem import DTYPES, INDEX_TYPES, LAYOUTS
-from ._checks import check_operand, check_size, raise_refusal
+from ._checks import check_operand, check_size, describe
 from ._layout import empty, in_layout, layout_of
 from ._operator import Operator
 from ._vmap import over_images
@@ -22,13 +22,11 @@ from .max_pool import check_indices
 
 def _unpool_problem(name, like, pooled_shape, indices, kernel_size, stride, padding, dilation, output_size):
     n, c, p, q = pooled_shape
-    problem = _C.Unpool2dProblem(
-        n=n, c=c, p=p, q=q, h=output_size[0], w=output_size[1], r=kernel_size[0], s=kernel_size[1], stride=stride,
-        padding=padding, dilation=dilation, dtype=DTYPES[like.dtype], layout=LAYOUTS[layout_of(like)],
-        index=INDEX_TYPES[indices.dtype],
+    return describe(
+        name, _C.Unpool2dProblem, n=n, c=c, p=p, q=q, h=output_size[0], w=output_size[1], r=kernel_size[0],
+        s=kernel_size[1], stride=stride, padding=padding, dilation=dilation, dtype=DTYPES[like.dtype],
+        layout=LAYOUTS[layout_of(like)], index=INDEX_TYPES[indices.dtype],
     )  # fmt: skip
-    raise_refusal(name, problem.refusal())
-    return problem
 
 
 class MaxUnpool2d(Operator):

@@ -1,0 +1,97 @@
+// The planner in Python: what a problem would launch on a device, and the arguments of each launch as bytes.
+#include "plan/bind_plan.h"
+
+#include "plan/plan.h"
+
+#include <pybind11/stl.h>
+
+#include <cstring>
+#include <stdexcept>
+
+namespace py = pybind11;
+using namespace py::literals;
+
+namespace pyconvx {
+namespace {
+
+const Device& device_named(const std::string& name) {
+  if (const Device* device = find_device(name)) return *device;
+  std::string known;
+  for (const Device& device : devices()) known += (known.empty() ? "" : ", ") + device.name;
+  throw std::invalid_argument("there is no device \"" + name + "\"; the ones described are " + known);
+}
+
+LaunchPlan plan(const Conv2dProblem& problem, const std::string& device, bool tf32, int alignment,
+                const std::string& tile) {
+  auto result = plan_conv2d(problem, device_named(device), {tf32, alignment, tile});
+  if (const Refusal* refusal = std::get_if<Refusal>(&result)) throw std::invalid_argument(refusal->sentence);
+  return std::get<LaunchPlan>(std::move(result));
+}
+
+// The arguments with the buffers' addresses in their places. A buffer that is not given is null.
+py::bytes arguments(const Launch& launch, const py::kwargs& buffers) {
+  std::vector<unsigned char> bytes = launch.arguments;
+  for (const PointerSlot& slot : launch.pointers) {
+    if (!buffers.contains(slot.buffer.c_str())) continue;
+    uint64_t address = buffers[slot.buffer.c_str()].cast<uint64_t>();
+    if (address) address += static_cast<uint64_t>(slot.skip);
+    std::memcpy(bytes.data() + slot.at, &address, sizeof address);
+  }
+  return py::bytes(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+}
+
+}  // namespace
+
+void bind_plan(py::module_& m) {
+  py::class_<Device>(m, "Device", "What a plan knows of a chip.")
+      .def_readonly("name", &Device::name)
+      .def_readonly("capability", &Device::capability, "80 for compute capability 8.0.")
+      .def_readonly("sms", &Device::sms)
+      .def_readonly("shared_per_block", &Device::shared_per_block)
+      .def_readonly("shared_per_sm", &Device::shared_per_sm);
+  m.def("devices", &devices, "The chips that plans can be made for by name.");
+
+  py::class_<Candidate>(m, "Candidate", "A tile that could run the problem, and what the model thinks of it.")
+      .def_readonly("tile", &Candidate::tile)
+      .def_readonly("blocks_per_sm", &Candidate::blocks_per_sm)
+      .def_readonly("waves", &Candidate::waves)
+      .def_readonly("clocks", &Candidate::clocks, "Clocks that the device needs.");
+
+  py::class_<PointerSlot>(m, "PointerSlot", "A place in a launch's arguments for the address of a buffer.")
+      .def_readonly("buffer", &PointerSlot::buffer)
+      .def_readonly("at", &PointerSlot::at, "Byte in the arguments.")
+      .def_readonly("skip", &PointerSlot::skip, "Bytes to be added to the buffer's address.");
+
+  py::class_<Launch>(m, "Launch", "One kernel launch. Its one parameter is a struct by value.")
+      .def_readonly("kernel", &Launch::kernel, "The C++ name expression of the instantiated kernel.")
+      .def_readonly("header", &Launch::header, "The header that declares it, relative to kernels/cuda.")
+      .def_readonly("grid", &Launch::grid)
+      .def_readonly("block", &Launch::block)
+      .def_readonly("shared_bytes", &Launch::shared_bytes, "Dynamic shared memory.")
+      .def_readonly("pointers", &Launch::pointers, "Where in the arguments the addresses of which buffers belong.")
+      .def("arguments", &arguments,
+           "The parameter's bytes, from addresses: arguments(input=..., filter=..., output=..., ...), with the\n"
+           "plan's workspaces under their names. A buffer that is left out is null.");
+
+  py::class_<LaunchPlan>(m, "Plan", "What runs a problem on a device: launches in order, and the memory they need.")
+      .def_readonly("family", &LaunchPlan::family)
+      .def_readonly("tile", &LaunchPlan::tile)
+      .def_readonly("launches", &LaunchPlan::launches)
+      .def_property_readonly(
+          "workspaces",
+          [](const LaunchPlan& plan) {
+            py::dict bytes;
+            for (const Workspace& workspace : plan.workspaces) bytes[workspace.name.c_str()] = workspace.bytes;
+            return bytes;
+          },
+          "Bytes by name.")
+      .def_readonly("candidates", &LaunchPlan::candidates, "All tiles that could run it.");
+
+  m.def("plan_conv2d", &plan, "problem"_a, "device"_a, py::kw_only(), "tf32"_a = false, "alignment"_a = 16,
+        "tile"_a = "",
+        "The launches of a convolution. tf32 permits float32 to be multiplied as tf32; every address must be a\n"
+        "multiple of alignment bytes; tile names a candidate to use instead of the one that the model prefers.\n"
+        "Raises ValueError, with the reason, if no kernel can run the problem on the device.");
+}
+
+}  // namespace pyconvx

@@ -1,0 +1,145 @@
+// Depthwise convolution: every channel has its own filters, one or several ("multiplier" K / C).
+//
+//   output[n][p][q][k] = sum over r, s of input[n][h][w][k / multiplier] * filter[k][r][s]
+//
+// There is no matrix product in it: an input element meets one filter only, and the time goes into moving bytes. A
+// thread owns V neighbouring channels, 16 bytes, of RUN neighbouring outputs of a row. Where the stride is a constant,
+// it walks along each row of its windows and multiplies an input vector, once read and widened, with all taps that it
+// is under: input column i is under tap s of output j where i = j STRIDE + s. A block owns VECTORS vectors of channels
+// and 256 / VECTORS runs; neighbouring threads own neighbouring vectors.
+//
+// Filters are put into shared memory at the start, widened, as [r][s][channel of the block].
+//
+// Order of summation: one fused multiply-add after another over r, s; taps outside the image add 0 * filter.
+#pragma once
+
+#include "epilogue.cuh"
+
+namespace pyconvx {
+
+// R x S taps, STRIDE in both directions, no dilation; or 0, 0, 0: known at run time only. WIDE: the multiplier is 1 and
+// 16-byte accesses are right.
+template <class Element, int R_, int S_, int STRIDE_, bool WIDE>
+class Depthwise {
+  static constexpr int V = kVector<Element>, VECTORS = 4, RUN = 4, THREADS = 256;
+  static constexpr int CHANNELS = VECTORS * V;  // of a block
+
+ public:
+  __device__ Depthwise(const Conv2dArguments& args, float* filters) : args_(args), filters_(filters) {
+    const int run_block = args.by_filter_tiles(blockIdx.x);
+    first_ = (blockIdx.x - run_block * args.by_filter_tiles.divisor) * CHANNELS;
+    k_ = first_ + threadIdx.x % VECTORS * V;
+    run_ = run_block * (THREADS / VECTORS) + threadIdx.x / VECTORS;
+  }
+
+  __device__ void run() {
+    copy_filters();
+    __syncthreads();
+    if (run_ >= args_.tiles || k_ >= args_.k) return;
+    const int n = args_.by_tiles_of_image(run_), in_image = run_ - n * args_.by_tiles_of_image.divisor;
+    const int p = args_.by_tiles_of_row(in_image), q = (in_image - p * args_.by_tiles_of_row.divisor) * RUN;
+    const int top = p * args_.stride_h - args_.pad_top, left = q * args_.stride_w - args_.pad_left;
+    const long long image = static_cast<long long>(n) * args_.h;
+#pragma unroll(R_ ? R_ : 1)
+    for (int r = 0; r < taps_h(); ++r) {
+      const int h = top + r * args_.dilation_h;
+      const bool inside = h >= 0 && h < args_.h;
+      const Element* row = static_cast<const Element*>(args_.input) + (image + h) * args_.w * args_.c;
+      if constexpr (STRIDE_ != 0)
+        walk_row(row, left, inside, r);
+      else
+        add_row(row, left, inside, r);
+    }
+    const Epilogue<Element> epilogue(args_, k_, args_.k - k_);
+    const long long pixel = (static_cast<long long>(n) * args_.p + p) * args_.q + q;
+#pragma unroll
+    for (int j = 0; j < RUN; ++j)
+      if (q + j < args_.q) epilogue.store(pixel + j, sum_[j]);
+  }
+
+ private:
+  __device__ int taps_h() const { return R_ ? R_ : args_.r; }
+  __device__ int taps_w() const { return S_ ? S_ : args_.s; }
+
+  __device__ void copy_filters() const {
+    const int taps = taps_h() * taps_w(), channel = threadIdx.x % CHANNELS;
+    const bool exists = first_ + channel < args_.k;
+    const Element* from = static_cast<const Element*>(args_.filter) + static_cast<long long>(first_ + channel) * taps;
+    for (int tap = threadIdx.x / CHANNELS; tap < taps; tap += THREADS / CHANNELS)
+      filters_[tap * CHANNELS + channel] = exists ? widen(from[tap]) : 0.0f;
+  }
+
+  __device__ void walk_row(const Element* row, int left, bool inside, int r) {
+    constexpr int COLUMNS = (RUN - 1) * STRIDE_ + S_;
+    float filter[S_ ? S_ : 1][V];
+#pragma unroll
+    for (int s = 0; s < S_; ++s) load_filter(filter[s], r * S_ + s);
+#pragma unroll
+    for (int i = 0; i < COLUMNS; ++i) {
+      float x[V];
+      load_input(x, row, left + i, inside);
+#pragma unroll
+      for (int j = 0; j < RUN; ++j)
+        if (const int s = i - j * STRIDE_; s >= 0 && s < S_) add(sum_[j], x, filter[s]);
+    }
+  }
+
+  __device__ void add_row(const Element* row, int left, bool inside, int r) {
+#pragma unroll 1
+    for (int s = 0; s < taps_w(); ++s) {
+      float filter[V];
+      load_filter(filter, r * taps_w() + s);
+#pragma unroll
+      for (int j = 0; j < RUN; ++j) {
+        float x[V];
+        load_input(x, row, left + j * args_.stride_w + s * args_.dilation_w, inside);
+        add(sum_[j], x, filter);
+      }
+    }
+  }
+
+  __device__ void load_filter(float (&filter)[V], int tap) const {
+    const float* from = filters_ + tap * CHANNELS + threadIdx.x % VECTORS * V;
+#pragma unroll
+    for (int v = 0; v < V; v += 4) {
+      const float4 four = *reinterpret_cast<const float4*>(from + v);
+      filter[v] = four.x;
+      filter[v + 1] = four.y;
+      filter[v + 2] = four.z;
+      filter[v + 3] = four.w;
+    }
+  }
+
+  __device__ void load_input(float (&x)[V], const Element* row, int w, bool row_inside) const {
+    const bool inside = row_inside && w >= 0 && w < args_.w;
+    const Element* pixel = row + static_cast<long long>(w) * args_.c;
+    if constexpr (WIDE) {
+      uint4 bits = {};
+      if (inside) bits = *reinterpret_cast<const uint4*>(pixel + k_);
+      unpack(bits, x, Element{});
+    } else {
+#pragma unroll
+      for (int v = 0; v < V; ++v)
+        x[v] = inside && k_ + v < args_.k ? widen(pixel[args_.by_multiplier(k_ + v)]) : 0.0f;
+    }
+  }
+
+  __device__ static void add(float (&sum)[V], const float (&x)[V], const float (&filter)[V]) {
+#pragma unroll
+    for (int v = 0; v < V; ++v) sum[v] = multiply_add(x[v], filter[v], sum[v]);
+  }
+
+  const Conv2dArguments& args_;
+  float* filters_;
+  int first_, k_;  // the block's and the thread's first filter
+  int run_;
+  float sum_[RUN][V] = {};
+};
+
+template <class Element, int R, int S, int STRIDE, bool WIDE>
+__global__ void __launch_bounds__(256) fprop_depthwise(const __grid_constant__ Conv2dArguments args) {
+  extern __shared__ __align__(128) unsigned char shared[];
+  Depthwise<Element, R, S, STRIDE, WIDE>(args, reinterpret_cast<float*>(shared)).run();
+}
+
+}  // namespace pyconvx

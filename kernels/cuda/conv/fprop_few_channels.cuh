@@ -1,0 +1,203 @@
+// Convolution of an input of 1 to 4 channels, the first layer of most networks, on tensor cores.
+//
+// A gather would fetch 2 to 8 bytes at a time here. Instead a block copies the patch of input that its 8 x 16 output
+// pixels see, once, and finds all operands in it; and it keeps its filters while it walks over many tiles.
+//
+// Shared memory. The patch: rows of pixels of 4 channels each, those past C being zeros; tile pixel (p, q) and tap
+// (r, s) meet at row p stride_h + r dilation_h, column q stride_w + s dilation_w. Filters: for each its R rows of
+// S x 4 elements, zeros past C and past S up to whole matrix instructions; the pitch of a filter is an odd multiple
+// of 16 bytes, so that ldmatrix reads 8 of them from all 32 banks.
+//
+// Reduction: r by r, and in each row of the window, matrix instruction by matrix instruction, TAPS taps of 4 channels,
+// 32 bytes: 4 taps of 16-bit elements, 2 of tf32. Lane l supplies 4 bytes of each half of it, from pixels l / 4 and
+// l / 4 + 8 of a row of 16: bytes 4 (l % 4) of the half's 16, which is one tap, or one of two. Neighbouring taps
+// needn't lie side by side in the patch (dilation), nor at multiples of 16 bytes (stride 1), so lanes read them by
+// 4 bytes rather than by ldmatrix. Taps past S meet filter zeros, but the patch has other pixels there: an infinity
+// among them would make a NaN, so they are replaced by zeros, too.
+//
+// Order of summation: that of the reduction above, which depends on the filter alone.
+#pragma once
+
+#include "epilogue.cuh"
+#include "fragments.cuh"
+#include "gather.cuh"
+
+namespace pyconvx {
+
+// R x S taps, stride and dilation 1 in both directions as constants, or 0, 0, 0: known at run time only.
+template <class Element, int FILTERS, int R_, int S_, int STRIDE_, int VECTOR>
+class FewChannels {
+  static constexpr int TILE_P = 8, TILE_Q = 16, THREADS = 128;
+  static constexpr int V = kVector<Element>, BYTES = sizeof(Element), PIXEL = 4 * BYTES;
+  static constexpr int TAPS = 32 / PIXEL;          // of a matrix instruction
+  static constexpr int M = 2, N = FILTERS / 8;     // matrix instructions of a warp: two rows of 16 pixels, all filters
+
+ public:
+  __device__ FewChannels(const Conv2dArguments& args, unsigned shared) : args_(args), filters_(shared) {
+    const int filter_tile = blockIdx.x % args.by_filter_tiles.divisor;
+    first_filter_ = filter_tile * FILTERS;
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    patches_ = filters_ + FILTERS * filter_pitch();
+    filters_from_ = filters_ + (lane / 16 * 8 + lane % 8) * filter_pitch() + lane / 8 % 2 * 16;
+    // Both in bytes of a patch: the lane's first pixel, and its place in a half of the matrix instruction.
+    pixels_from_ = warp * M * stride_h() * row_pitch() + lane / 4 * stride_w() * PIXEL +
+                   lane % 4 * 4 / PIXEL * dilation_w() * PIXEL + lane % 4 * 4 % PIXEL;
+    lane_tap_ = lane % 4 * 4 / PIXEL;
+  }
+
+  // One patch is multiplied while the next one is on its way.
+  __device__ void run() {
+    const int step = gridDim.x / args_.by_filter_tiles.divisor;
+    int tile = blockIdx.x / args_.by_filter_tiles.divisor;
+    unsigned patch = patches_, next = patches_ + patch_bytes();
+    clear_patches();
+    copy_filters();
+    __syncthreads();
+    if (tile < args_.tiles) copy_patch(patch, tile);
+    for (; tile < args_.tiles; tile += step) {
+      ptx::cp_async_wait<0>();
+      __syncthreads();
+      if (tile + step < args_.tiles) copy_patch(next, tile + step);
+      multiply_patch(patch);
+      store(tile);
+      const unsigned done = patch;
+      patch = next;
+      next = done;
+    }
+  }
+
+ private:
+  __device__ int taps_h() const { return R_ ? R_ : args_.r; }
+  __device__ int taps_w() const { return S_ ? S_ : args_.s; }
+  __device__ int stride_h() const { return STRIDE_ ? STRIDE_ : args_.stride_h; }
+  __device__ int stride_w() const { return STRIDE_ ? STRIDE_ : args_.stride_w; }
+  __device__ int dilation_h() const { return STRIDE_ ? 1 : args_.dilation_h; }
+  __device__ int dilation_w() const { return STRIDE_ ? 1 : args_.dilation_w; }
+  // Sizes that the plan computes as well: few_channels_shared_bytes in csrc/plan/tiles.cpp.
+  __device__ int steps_of_row() const { return (taps_w() + TAPS - 1) / TAPS; }
+  __device__ int filter_pitch() const { return (taps_h() * steps_of_row() * 2 | 1) * 16; }
+  __device__ int patch_rows() const { return (TILE_P - 1) * stride_h() + (taps_h() - 1) * dilation_h() + 1; }
+  __device__ int patch_columns() const { return (TILE_Q - 1) * stride_w() + (taps_w() - 1) * dilation_w() + 1; }
+  __device__ int row_pitch() const { return patch_columns() * PIXEL; }
+  __device__ int patch_bytes() const { return (patch_rows() * row_pitch() + 15) / 16 * 16; }
+
+  struct Position {
+    int n, p, q;  // of a tile's first pixel
+  };
+
+  __device__ Position position(int tile) const {
+    const int n = args_.by_tiles_of_image(tile), in_image = tile - n * args_.by_tiles_of_image.divisor;
+    const int row = args_.by_tiles_of_row(in_image), column = in_image - row * args_.by_tiles_of_row.divisor;
+    return {n, row * TILE_P, column * TILE_Q};
+  }
+
+  __device__ void clear_patches() const {
+    for (int i = threadIdx.x; i < 2 * patch_bytes() / 16; i += THREADS) ptx::store_shared(patches_ + i * 16, uint4{});
+  }
+
+  __device__ void copy_filters() const {
+    const Element* from = static_cast<const Element*>(args_.filter);
+    const int taps = steps_of_row() * TAPS;
+    for (int i = threadIdx.x; i < FILTERS * taps_h() * taps; i += THREADS) {
+      const int s = i % taps, r = i / taps % taps_h(), row = i / taps / taps_h();
+      const int filter = first_filter_ + filter_of_row<V>(row);
+      const bool exists = s < taps_w() && filter < args_.k;
+      const Element* tap = from + static_cast<long long>(filter) * args_.reduction + (r * taps_w() + s) * args_.c;
+      const unsigned to = filters_ + row * filter_pitch() + (r * taps + s) * PIXEL;
+#pragma unroll
+      for (int c = 0; c < 4; ++c) copy<BYTES>(to + c * BYTES, tap + c, exists && c < args_.c);
+    }
+    ptx::cp_async_commit();
+    ptx::cp_async_wait<0>();
+  }
+
+  __device__ void copy_patch(unsigned patch, int tile) const {
+    const Position at = position(tile);
+    const int top = at.p * stride_h() - args_.pad_top, left = at.q * stride_w() - args_.pad_left;
+    const Element* image = static_cast<const Element*>(args_.input) + static_cast<long long>(at.n) * args_.h * args_.w * args_.c;
+    for (int i = threadIdx.x; i < patch_rows() * patch_columns(); i += THREADS) {
+      const int row = i / patch_columns(), column = i % patch_columns(), h = top + row, w = left + column;
+      const bool inside = h >= 0 && h < args_.h && w >= 0 && w < args_.w;
+      const Element* pixel = image + (static_cast<long long>(h) * args_.w + w) * args_.c;
+      const unsigned to = patch + row * row_pitch() + column * PIXEL;
+#pragma unroll
+      for (int byte = 0; byte < PIXEL; byte += VECTOR)
+        if (byte < args_.c * BYTES) copy<VECTOR>(to + byte, pixel + byte / BYTES, inside);
+    }
+    ptx::cp_async_commit();
+  }
+
+  __device__ void multiply_patch(unsigned patch) {
+#pragma unroll
+    for (int i = 0; i < M; ++i)
+#pragma unroll
+      for (int j = 0; j < N; ++j)
+#pragma unroll
+        for (int x = 0; x < 4; ++x) sum_[i][j][x] = 0;
+    unsigned filters_from = filters_from_;
+#pragma unroll(R_ && R_* S_ <= 49 ? R_ : 1)
+    for (int r = 0; r < taps_h(); ++r) {
+      const unsigned row = patch + pixels_from_ + r * dilation_h() * row_pitch();
+#pragma unroll(S_ ? S_ : 1)
+      for (int s = 0; s < taps_w(); s += TAPS, filters_from += 32) step(row, s, filters_from);
+    }
+  }
+
+  // Taps s .. s + TAPS - 1 of a row of the window.
+  __device__ void step(unsigned row, int s, unsigned filters_from) {
+    unsigned pixels[M][4], filters[N / 2][4];
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int tap = s + half * TAPS / 2;
+      const bool exists = tap + lane_tap_ < taps_w();
+#pragma unroll
+      for (int i = 0; i < M; ++i)
+#pragma unroll
+        for (int eight = 0; eight < 2; ++eight) {
+          const unsigned from = row + tap * dilation_w() * PIXEL + i * stride_h() * row_pitch() + eight * 8 * stride_w() * PIXEL;
+          pixels[i][half * 2 + eight] = exists ? ptx::load_shared(from) : 0;
+        }
+    }
+#pragma unroll
+    for (int j = 0; j < N / 2; ++j) ptx::ldmatrix_x4(filters[j], filters_from + j * 16 * filter_pitch());
+#pragma unroll
+    for (int i = 0; i < M; ++i)
+#pragma unroll
+      for (int j = 0; j < N; ++j)
+        multiply(sum_[i][j], pixels[i], filters[j / 2][j % 2 * 2], filters[j / 2][j % 2 * 2 + 1], Element{});
+  }
+
+  __device__ void store(int tile) const {
+    const Position at = position(tile);
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+#pragma unroll
+    for (int vector = 0; vector < FILTERS / (4 * V); ++vector) {
+      const int filter = first_filter_ + vector * 4 * V + lane % 4 * V;
+      const Epilogue<Element> epilogue(args_, filter, args_.k - filter);
+#pragma unroll
+      for (int i = 0; i < 2 * M; ++i) {
+        const int p = at.p + warp * M + i / 2, q = at.q + lane / 4 + i % 2 * 8;
+        if (p >= args_.p || q >= args_.q) continue;
+        float x[V];
+#pragma unroll
+        for (int v = 0; v < V; ++v) x[v] = sum_[i / 2][vector * V / 2 + v / 2][i % 2 * 2 + v % 2];
+        epilogue.store((static_cast<long long>(at.n) * args_.p + p) * args_.q + q, x);
+      }
+    }
+  }
+
+  const Conv2dArguments& args_;
+  int first_filter_;
+  unsigned filters_, patches_;  // in shared memory
+  unsigned filters_from_, pixels_from_;
+  int lane_tap_;
+  float sum_[M][N][4];
+};
+
+template <class Element, int FILTERS, int R, int S, int STRIDE, int VECTOR>
+__global__ void __launch_bounds__(128, 2) fprop_few_channels(const __grid_constant__ Conv2dArguments args) {
+  extern __shared__ __align__(128) unsigned char shared[];
+  FewChannels<Element, FILTERS, R, S, STRIDE, VECTOR>(args, ptx::shared_address(shared)).run();
+}
+
+}  // namespace pyconvx

@@ -1,0 +1,31 @@
+// Tensor-core operands and sums: what the kernels that use mma.sync share.
+//
+// Filters are stored in shared memory in another order than they have, so that the sums which a lane gets belong to
+// V neighbouring filters, 16 bytes of output. A matrix instruction gives lane l the columns 2 (l % 4) + {0, 1} of
+// its 8; V / 2 instructions give V values. So row 8 i + 2 x + e (e < 2, x < 4, i < V / 2) of each 4 V rows holds
+// filter V x + 2 i + e of them.
+#pragma once
+
+#include "../device.cuh"
+
+namespace pyconvx {
+
+// 16 x 8 sums += 16 x 32 bytes of activations times 32 bytes of 8 filters.
+__device__ inline void multiply(float (&sum)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, f16) {
+  ptx::mma_m16n8k16_f16(sum, a, b0, b1);
+}
+__device__ inline void multiply(float (&sum)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, bf16) {
+  ptx::mma_m16n8k16_bf16(sum, a, b0, b1);
+}
+__device__ inline void multiply(float (&sum)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, tf32) {
+  ptx::mma_m16n8k8_tf32(sum, a, b0, b1);
+}
+
+// The filter in row `row` of shared memory.
+template <int V>
+__device__ constexpr int filter_of_row(int row) {
+  const int e = row % 2, x = row / 2 % 4, i = row / 8 % (V / 2);
+  return row - row % (4 * V) + V * x + 2 * i + e;
+}
+
+}  // namespace pyconvx

@@ -1,0 +1,40 @@
+// Transposes a batch of matrices: to[b][column][row] = from[b][row][column].
+//
+// This is how NCHW tensors become NHWC and back, and KCRS filters KRSC, for kernels that want channels last:
+// NCHW is N matrices of C x HW, and so are KCRS filters K matrices of C x RS.
+//
+// A block moves tiles of 32 x 32 through shared memory: 32 neighbouring threads read 32 neighbouring columns of a row
+// and write 32 neighbouring rows of a column. The tile's pitch is odd, so that a column's elements lie in different
+// banks, whether they have 2, 4 or 8 bytes.
+#pragma once
+
+#include "arguments.cuh"
+
+namespace pyconvx {
+
+// Bits is an unsigned integer as wide as the elements: nothing is computed with them.
+template <class Bits>
+__global__ void __launch_bounds__(256) transpose(const TransposeArguments args) {
+  constexpr int TILE = 32, ROWS_AT_ONCE = 256 / TILE;
+  __shared__ Bits tile[TILE][TILE + 1];
+  const Bits* from = static_cast<const Bits*>(args.from);
+  Bits* to = static_cast<Bits*>(args.to);
+  const int x = threadIdx.x % TILE, y = threadIdx.x / TILE;
+
+  for (long long i = blockIdx.x; i < args.tiles; i += gridDim.x) {
+    const long long column = i % args.column_tiles * TILE, i_row = i / args.column_tiles;
+    const long long row = i_row % args.row_tiles * TILE, matrix = i_row / args.row_tiles * args.rows * args.columns;
+#pragma unroll
+    for (int j = y; j < TILE; j += ROWS_AT_ONCE)
+      if (row + j < args.rows && column + x < args.columns)
+        tile[j][x] = from[matrix + (row + j) * args.columns + column + x];
+    __syncthreads();
+#pragma unroll
+    for (int j = y; j < TILE; j += ROWS_AT_ONCE)
+      if (column + j < args.columns && row + x < args.rows)
+        to[matrix + (column + j) * args.rows + row + x] = tile[x][j];
+    __syncthreads();
+  }
+}
+
+}  // namespace pyconvx

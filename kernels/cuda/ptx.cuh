@@ -1,0 +1,133 @@
+// One named function for each PTX instruction that the kernels use and C++ has no word for.
+// Shared-memory addresses are 32-bit offsets in the shared window, as the instructions take them.
+#pragma once
+
+namespace pyconvx::ptx {
+
+__device__ inline unsigned shared_address(const void* pointer) {
+  return static_cast<unsigned>(__cvta_generic_to_shared(pointer));
+}
+
+// ---------------------------------------------------------------------------------------------------------
+// Copies from global to shared memory that bypass the registers. If `keep` is false the destination is filled
+// with zeros and the source is not read: it may point anywhere. 16 bytes go through L2 alone (.cg), fewer need
+// L1 (.ca).
+
+template <int BYTES>
+__device__ inline void cp_async(unsigned shared, const void* global, bool keep) {
+  if constexpr (BYTES == 16)
+    asm volatile("{ .reg .pred skip; setp.eq.u32 skip, %2, 0;\n"
+                 "  cp.async.cg.shared.global [%0], [%1], 16, skip; }" ::"r"(shared),
+                 "l"(global), "r"(static_cast<unsigned>(keep)));
+  else
+    asm volatile("{ .reg .pred skip; setp.eq.u32 skip, %2, 0;\n"
+                 "  cp.async.ca.shared.global [%0], [%1], %3, skip; }" ::"r"(shared),
+                 "l"(global), "r"(static_cast<unsigned>(keep)), "n"(BYTES));
+}
+
+__device__ inline void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+// Waits until all but the newest PENDING groups of this thread have arrived.
+template <int PENDING>
+__device__ inline void cp_async_wait() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
+}
+
+// By address in the shared window.
+
+__device__ inline void store_shared(unsigned shared, unsigned short bits) {
+  asm volatile("st.shared.u16 [%0], %1;" ::"r"(shared), "h"(bits) : "memory");
+}
+
+__device__ inline void store_shared(unsigned shared, uint4 bits) {
+  asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(shared), "r"(bits.x), "r"(bits.y), "r"(bits.z),
+               "r"(bits.w)
+               : "memory");
+}
+
+__device__ inline unsigned load_shared(unsigned shared) {
+  unsigned bits;
+  asm volatile("ld.shared.u32 %0, [%1];" : "=r"(bits) : "r"(shared));
+  return bits;
+}
+
+// ---------------------------------------------------------------------------------------------------------
+// Matrices. ldmatrix_x4 reads four 8 x 8 matrices of 16-bit elements, whose rows are the 16 bytes that lanes
+// 0-7, 8-15, 16-23 and 24-31 point to; lane l gets, of each, columns 2(l % 4) and 2(l % 4) + 1 of row l / 4.
+
+__device__ inline void ldmatrix_x4(unsigned (&to)[4], unsigned shared) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+               : "r"(shared));
+}
+
+// sum (16 x 8, f32) += a (16 x k) times b (k x 8, by columns)
+
+__device__ inline void mma_m16n8k16_f16(float (&sum)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
+               "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+               : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+__device__ inline void mma_m16n8k16_bf16(float (&sum)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+               "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+               : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+__device__ inline void mma_m16n8k8_tf32(float (&sum)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+  asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
+               "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+               : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// ---------------------------------------------------------------------------------------------------------
+// Arithmetic, conversions and bit casts.
+
+__device__ inline float max_nan_f32(float x, float y) {
+  float larger;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(larger) : "f"(x), "f"(y));
+  return larger;
+}
+
+__device__ inline float cvt_f32_f16(unsigned short bits) {
+  float x;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(x) : "h"(bits));
+  return x;
+}
+
+__device__ inline unsigned short cvt_rn_f16_f32(float x) {
+  unsigned short bits;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(x));
+  return bits;
+}
+
+__device__ inline unsigned short cvt_rn_bf16_f32(float x) {
+  unsigned short bits;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(x));
+  return bits;
+}
+
+__device__ inline unsigned cvt_rn_f16x2_f32(float low, float high) {
+  unsigned bits;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(high), "f"(low));
+  return bits;
+}
+
+__device__ inline unsigned cvt_rn_bf16x2_f32(float low, float high) {
+  unsigned bits;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(high), "f"(low));
+  return bits;
+}
+
+__device__ inline float bits_to_f32(unsigned bits) { return __uint_as_float(bits); }
+__device__ inline unsigned f32_to_bits(float x) { return __float_as_uint(x); }
+__device__ inline double bits_to_f64(unsigned low, unsigned high) { return __hiloint2double(high, low); }
+__device__ inline uint2 f64_to_bits(double x) {
+  return {static_cast<unsigned>(__double2loint(x)), static_cast<unsigned>(__double2hiint(x))};
+}
+
+}  // namespace pyconvx::ptx

@@ -1,0 +1,127 @@
+"""Backend ``emulator``: CPU tensors, by the CUDA kernels of kernels/cuda.
+
+NVRTC compiles the kernel that the plan names to PTX, and the PTX machine of csrc/emulator runs it with the grid, the
+block, the shared memory and the arguments that a GPU would get, checking every access; any report is an error. It is
+for testing kernels and for reading what they do, never for speed, and runs only where it is asked for by name.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import _C
+from . import Backend
+from .aten import dense
+
+DEVICE = "A100"
+"""The chip that launches are planned for."""
+
+
+class Emulator(Backend):
+    name = "emulator"
+    summary = "the CUDA kernels' PTX, run and checked on the host"
+    devices = frozenset({"cpu"})
+    by_request = True
+
+    def unavailable(self) -> str | None:
+        return _missing()
+
+    def can_run(self, operation: str, problem: Any) -> str | None:
+        if operation != "conv2d":
+            return f"there is no CUDA kernel of {operation} yet"
+        try:
+            _plan(problem)
+        except ValueError as refusal:
+            return str(refusal)
+        return None
+
+    def details(self) -> dict[str, str]:
+        return {"plans for": DEVICE}
+
+    def conv2d(self, problem, input, weight, bias, residual, *geometry):
+        shape = (problem.n, problem.k, problem.p, problem.q)
+        layout = torch.channels_last if problem.channels_last else torch.contiguous_format
+        output = torch.empty(shape, dtype=input.dtype, memory_format=layout)
+        if output.numel():
+            tensors = {"input": dense(input, problem), "filter": dense(weight, problem), "output": output}
+            if bias is not None:
+                tensors["bias"] = bias.contiguous()
+            if residual is not None:
+                tensors["residual"] = dense(residual, problem)
+            run(_plan(problem), tensors)
+        return output
+
+
+def run(plan: Any, tensors: dict[str, Tensor], **options: Any) -> list[Any]:
+    """Run a plan's launches in order on tensors in host memory, and return what each left behind.
+
+    Args:
+        plan: of ``pyconvx._C``.
+        tensors: the operation's, by the names that the plan gives them; one that is left out is null.
+        options: of ``Kernel.launch``: order, seed, check, workers.
+
+    Raises:
+        EmulatorError: the checker has something to report.
+    """
+    from .. import emulator
+
+    capability = {device.name: device.capability for device in _C.devices()}[DEVICE]
+    memories = {name: emulator.Memory(tensor, name=name) for name, tensor in tensors.items()}
+    for name, nbytes in plan.workspaces.items():
+        memories[name] = emulator.Memory(torch.empty(nbytes, dtype=torch.uint8), name=name, uninitialised=True)
+    launches = []
+    for step in plan.launches:
+        kernel = _module(step.header, step.kernel, f"sm_{capability}").kernel(step.kernel)
+        arguments = _arguments(step, memories)
+        launches.append(kernel.launch(step.grid, step.block, [arguments], shared_bytes=step.shared_bytes, **options))
+    return launches
+
+
+def _arguments(step: Any, memories: dict[str, Any]) -> Any:
+    """Return the launch's one parameter, with the memories that its pointers point into."""
+    from .. import emulator
+
+    blank = step.arguments()
+    format, fields, at = "", [], 0
+    for slot in sorted(step.pointers, key=lambda slot: slot.at):
+        format += f"{slot.at - at}sP"
+        there = memories[slot.buffer].at(slot.skip) if slot.buffer in memories else None
+        fields += [blank[at : slot.at], there]
+        at = slot.at + 8
+    return emulator.Struct(f"{format}{len(blank) - at}s", *fields, blank[at:])
+
+
+@functools.lru_cache(maxsize=1024)
+def _plan(problem: Any) -> Any:
+    return _C.plan_conv2d(problem, DEVICE)
+
+
+@functools.lru_cache(maxsize=256)
+def _module(header: str, kernel: str, target: str) -> Any:
+    from .. import emulator
+    from ..emulator import compile
+
+    source = f'#include "{header}"\n'
+    return emulator.Module(compile.nvrtc(source, target=target, include=[kernels_folder()], names=[kernel]))
+
+
+@functools.cache
+def kernels_folder() -> Path:
+    """Return the folder of the CUDA headers: installed beside this package, or in the source tree it lies in."""
+    installed = Path(__file__).parents[1] / "kernels" / "cuda"
+    return installed if installed.exists() else Path(__file__).parents[2] / "kernels" / "cuda"
+
+
+@functools.cache
+def _missing() -> str | None:
+    if importlib.util.find_spec("pyconvx._emulator") is None:
+        return "pyconvx._emulator is not built: install again with PYCONVX_EMULATOR=ON"
+    from ..emulator import compile
+
+    return compile.nvrtc_missing()

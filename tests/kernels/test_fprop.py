@@ -1,0 +1,205 @@
+"""Convolutions of integers, which must come out exactly, and of floats, which may differ by rounding alone."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from kernels.convolution import Case
+
+F16, BF16, F32, F64 = torch.float16, torch.bfloat16, torch.float32, torch.float64
+
+# n, c, h, w, k, r, s and what differs from a plain convolution. Sizes leave partial tiles everywhere, and are large
+# enough that every thread of the largest tiles copies something that matters.
+TENSOR_CORE = {
+    "3x3": dict(n=2, c=64, h=13, w=15, k=136, r=3, s=3, padding=(1, 1, 1, 1)),
+    "1x1": dict(n=3, c=72, h=11, w=9, k=264, r=1, s=1),
+    "1x7": dict(n=1, c=40, h=17, w=17, k=96, r=1, s=7, padding=(0, 0, 3, 3)),
+    "7x1": dict(n=1, c=48, h=17, w=17, k=72, r=7, s=1, padding=(3, 3, 0, 0)),
+    "any window": dict(n=2, c=24, h=12, w=19, k=40, r=4, s=6, padding=(3, 0, 1, 4)),
+}
+GEOMETRY = {
+    "stride": dict(n=2, c=32, h=15, w=14, k=64, r=3, s=3, padding=(1, 1, 1, 1), stride=(2, 2)),
+    "1x1 stride": dict(n=2, c=32, h=15, w=14, k=64, r=1, s=1, stride=(2, 3)),
+    "1x1 padding": dict(n=2, c=32, h=7, w=6, k=64, r=1, s=1, padding=(0, 1, 2, 0)),
+    "dilation": dict(n=1, c=32, h=15, w=14, k=64, r=3, s=3, padding=(2, 2, 3, 3), dilation=(2, 3)),
+    "asymmetric": dict(n=1, c=32, h=9, w=10, k=64, r=3, s=3, padding=(0, 2, 1, 0), stride=(1, 2)),
+    "groups": dict(n=2, c=96, h=9, w=8, k=120, r=3, s=3, padding=(1, 1, 1, 1), groups=3),
+    "groups of few": dict(n=2, c=24, h=9, w=8, k=18, r=3, s=3, padding=(1, 1, 1, 1), groups=6),
+    "window of the image": dict(n=5, c=32, h=6, w=5, k=64, r=6, s=5),
+    "window beyond the image": dict(n=2, c=8, h=2, w=3, k=24, r=5, s=5, padding=(2, 2, 2, 2)),
+    "one pixel": dict(n=1, c=8, h=1, w=1, k=8, r=3, s=3, padding=(1, 1, 1, 1)),
+    "odd channels": dict(n=1, c=13, h=8, w=9, k=11, r=3, s=3, padding=(1, 1, 1, 1)),
+    "even channels": dict(n=1, c=22, h=8, w=9, k=30, r=3, s=3, padding=(1, 1, 1, 1)),
+    "channels by 4": dict(n=1, c=36, h=8, w=9, k=20, r=3, s=3, padding=(1, 1, 1, 1)),
+}
+FEW_CHANNELS = {
+    "7x7 stride 2": dict(n=2, c=3, h=37, w=41, k=64, r=7, s=7, padding=(3, 3, 3, 3), stride=(2, 2)),
+    "3x3 stride 2": dict(n=2, c=3, h=35, w=33, k=40, r=3, s=3, padding=(0, 1, 0, 1), stride=(2, 2)),
+    "3x3": dict(n=1, c=4, h=18, w=33, k=72, r=3, s=3, padding=(1, 1, 1, 1)),
+    "5x5, one channel": dict(n=2, c=1, h=28, w=28, k=6, r=5, s=5, padding=(2, 2, 2, 2)),
+    "11x11 stride 4": dict(n=1, c=3, h=63, w=67, k=64, r=11, s=11, padding=(2, 2, 2, 2), stride=(4, 4)),
+    "any window": dict(n=2, c=2, h=28, w=19, k=70, r=2, s=6, padding=(2, 1, 0, 3), dilation=(3, 2), stride=(2, 3)),
+    "1x1": dict(n=1, c=4, h=9, w=20, k=8, r=1, s=1),
+}
+DEPTHWISE = {
+    "3x3": dict(n=2, c=40, h=9, w=11, k=40, r=3, s=3, padding=(1, 1, 1, 1), groups=40),
+    "3x3 stride 2": dict(n=2, c=72, h=10, w=11, k=72, r=3, s=3, padding=(0, 1, 0, 1), groups=72, stride=(2, 2)),
+    "5x5": dict(n=1, c=24, h=19, w=13, k=24, r=5, s=5, padding=(1, 2, 1, 3), groups=24),
+    "7x7": dict(n=1, c=32, h=13, w=14, k=32, r=7, s=7, padding=(3, 3, 3, 3), groups=32),
+    "odd channels": dict(n=1, c=11, h=9, w=13, k=11, r=3, s=3, padding=(1, 1, 1, 1), groups=11),
+    "multiplier": dict(n=2, c=10, h=9, w=13, k=30, r=3, s=2, groups=10, dilation=(1, 2), stride=(2, 1)),
+}
+
+
+def cases(problems, dtypes=(F16,)):
+    """Named test parameters: every problem in the first dtype, and in one of the others."""
+    return [
+        pytest.param({**problem, "dtype": dtype}, id=f"{name}, {str(dtype).removeprefix('torch.')}")
+        for index, (name, problem) in enumerate(problems.items())
+        for dtype in dict.fromkeys([dtypes[0], dtypes[index % len(dtypes)]])
+    ]
+
+
+def tiles(case):
+    return [candidate.tile for candidate in case.plan().candidates]
+
+
+@pytest.mark.parametrize("problem", cases(TENSOR_CORE, (F16, BF16)))
+def test_tensor_cores_in_every_tile(problem):
+    case = Case(**problem)
+    assert len(tiles(case)) > 8
+    for tile in tiles(case):
+        case.check(case.plan(tile=tile))
+
+
+@pytest.mark.parametrize("problem", cases(TENSOR_CORE, (F32,)))
+def test_tf32_in_every_tile(problem):
+    case = Case(**problem, tf32=True)
+    for tile in tiles(case):
+        case.check(case.plan(tile=tile))
+
+
+@pytest.mark.parametrize("problem", cases({**TENSOR_CORE, **GEOMETRY}, (F32,)))
+def test_ffma_in_every_tile(problem):
+    case = Case(**problem)
+    for tile in tiles(case):
+        case.check(case.plan(tile=tile))
+
+
+@pytest.mark.parametrize("problem", cases(GEOMETRY, (F16, BF16, F64)))
+def test_geometry(problem):
+    case = Case(**problem)
+    case.check(case.plan())
+
+
+@pytest.mark.parametrize("problem", cases(GEOMETRY, (F32,)))
+def test_geometry_tf32(problem):
+    case = Case(**problem, tf32=True)
+    case.check(case.plan())
+
+
+@pytest.mark.parametrize("problem", cases(FEW_CHANNELS, (F16, BF16)))
+def test_few_channels(problem):
+    case = Case(**problem)
+    assert case.plan().family == "fprop_few_channels"
+    for tile in tiles(case):
+        case.check(case.plan(tile=tile))
+
+
+@pytest.mark.parametrize("problem", cases(FEW_CHANNELS, (F32,)))
+def test_few_channels_tf32(problem):
+    case = Case(**problem, tf32=True)
+    case.check(case.plan())
+
+
+def test_few_channels_in_blocks_that_walk():
+    """More tiles than blocks, so that each block computes several: on a chip with few SMs."""
+    case = Case(n=9, c=3, h=96, w=96, k=64, r=3, s=3, padding=(1, 1, 1, 1))
+    plan = case.plan("l4", tile="8x16x64")
+    assert plan.launches[0].grid[0] < 9 * 12 * 6
+    case.check(plan)
+
+
+@pytest.mark.parametrize("problem", cases(DEPTHWISE, (F16, BF16, F32)))
+def test_depthwise(problem):
+    case = Case(**problem)
+    assert case.plan().family == "fprop_depthwise"
+    case.check(case.plan())
+
+
+@pytest.mark.parametrize("problem", cases({**GEOMETRY, **DEPTHWISE}, (F64,)))
+def test_plain(problem):
+    case = Case(**problem)
+    assert case.plan().family == "fprop_plain"
+    case.check(case.plan())
+
+
+@pytest.mark.parametrize("dtype", [F16, F32, F64])
+@pytest.mark.parametrize("problem", cases({**GEOMETRY, "stem": FEW_CHANNELS["3x3 stride 2"], "depthwise": DEPTHWISE["3x3"]}))
+def test_nchw(problem, dtype):
+    case = Case(**{**problem, "dtype": dtype}, layout="nchw", bias=True, residual=True)
+    case.check(case.plan())
+
+
+@pytest.mark.parametrize("alignment", [2, 4, 8])
+def test_addresses_of_less_alignment(alignment):
+    case = Case(n=1, c=32, h=9, w=9, k=48, r=3, s=3, padding=(1, 1, 1, 1), residual=True)
+    plan = case.plan(alignment=alignment)
+    case.check(plan)
+
+
+@pytest.mark.parametrize("order", ["descending", "random"])
+@pytest.mark.parametrize(
+    "problem",
+    [
+        TENSOR_CORE["3x3"],
+        {**GEOMETRY["odd channels"], "dtype": F16},
+        {**TENSOR_CORE["1x1"], "dtype": F32},
+        FEW_CHANNELS["7x7 stride 2"],
+        DEPTHWISE["3x3"],
+        {**GEOMETRY["stride"], "layout": "nchw"},
+    ],
+    ids=["tensor core", "unaligned", "ffma", "few channels", "depthwise", "transposes"],
+)
+def test_other_orders_of_warps(problem, order):
+    case = Case(**problem)
+    case.check(case.plan(), order=order, seed=1)
+
+
+FLOATS = {
+    "tensor core": dict(n=1, c=128, h=9, w=9, k=64, r=3, s=3, padding=(1, 1, 1, 1)),
+    "few channels": dict(n=1, c=3, h=33, w=33, k=64, r=7, s=7, padding=(3, 3, 3, 3), stride=(2, 2)),
+    "depthwise": dict(n=1, c=64, h=9, w=9, k=64, r=3, s=3, padding=(1, 1, 1, 1), groups=64),
+}
+
+
+@pytest.mark.parametrize("dtype", [F16, BF16, F32, "tf32", F64], ids=str)
+@pytest.mark.parametrize("problem", FLOATS.values(), ids=FLOATS)
+def test_floats(problem, dtype):
+    tf32 = dtype == "tf32"
+    case = Case(**problem, dtype=F32 if tf32 else dtype, tf32=tf32, integers=False)
+    error = (case.run().double() - case.expected()).abs()
+    assert (error <= case.tolerance()).all(), f"{case.problem}: {(error / case.tolerance()).max()} x the tolerance"
+
+
+def test_any_problem():
+    """Seeded random problems. Windows are small numbers of shapes, so that few kernels are compiled."""
+    random_ = random.Random(0)
+    for seed in range(60):
+        groups = random_.choice([1, 1, 1, 2, 3])
+        c, k = groups * random_.choice([1, 3, 8, 16, 20, 33]), groups * random_.choice([1, 7, 8, 24, 40, 65])
+        r, s = random_.choice([(1, 1), (3, 3), (3, 3), (1, 5), (2, 4), (6, 1)])
+        dilation = random_.choice([(1, 1), (1, 1), (2, 1), (1, 3)])
+        pad = [random_.randrange(4) for _ in range(4)]
+        h = random_.randrange(1, 14) + dilation[0] * (r - 1)
+        w = random_.randrange(1, 14) + dilation[1] * (s - 1)
+        case = Case(
+            random_.choice([1, 2, 5]), c, h, w, k, r, s,
+            stride=random_.choice([(1, 1), (2, 2), (1, 3)]), padding=pad, dilation=dilation, groups=groups,
+            dtype=random_.choice([F16, BF16, F32, F64]), layout=random_.choice(["nhwc", "nchw"]),
+            bias=random_.random() < 0.5, scale=random_.random() < 0.3, residual=random_.random() < 0.3,
+            relu=random_.random() < 0.5, seed=seed,
+        )  # fmt: skip
+        case.check(case.plan())
