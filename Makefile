@@ -1,10 +1,11 @@
 # Every target stands alone: it makes the virtual environment in .venv that it needs and goes from there.
 #
-#   make demo   install, then train, swap and check a network on real digits
-#   make test   install, then run the tests
-#   make lint   check style and types
-#   make bench  run the benchmarks
-#   make clean  remove what these made
+#   make demo              install, then train, swap and check a network on real digits
+#   make test              install, then run the tests
+#   make test-torchvision  install, beside torchvision and timm, and compare our networks with theirs
+#   make lint              check style and types
+#   make bench             run the benchmarks
+#   make clean             remove what these made
 
 PYTHON ?= python3
 CXX ?= c++
@@ -13,16 +14,23 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet --constraint constraints.txt
 
+# torchvision works with one torch only, which is not the one in constraints.txt.
+TORCHVISION_VENV := .venv-torchvision
+TORCHVISION := torch==2.14.1 torchvision==0.29.1 timm==1.0.31
+
 # What the native core and the metadata are built from; a change of one builds them again.
 SOURCES := setup.py pyproject.toml CMakeLists.txt constraints.txt $(shell find csrc kernels -type f 2>/dev/null)
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test test-torchvision lint bench clean
 
 demo: $(VENV)/demo
 	$(BIN)/pyconvx demo
 
 test: $(VENV)/test
 	$(BIN)/python -m pytest
+
+test-torchvision: $(TORCHVISION_VENV)/test
+	$(TORCHVISION_VENV)/bin/python -m pytest tests/against_torchvision
 
 lint: $(VENV)/lint
 	$(BIN)/ruff check .
@@ -34,7 +42,7 @@ bench: $(VENV)/test
 	$(BIN)/python -m pytest benchmarks --override-ini python_files='bench_*.py' --benchmark-only
 
 clean:
-	rm -rf $(VENV) build pyconvx.egg-info pyconvx/*.so
+	rm -rf $(VENV) $(TORCHVISION_VENV) build pyconvx.egg-info pyconvx/*.so
 
 # One stamp per set of extras. Editable, so that the tests see the tree as it stands.
 
@@ -52,7 +60,12 @@ $(VENV)/lint: $(VENV)/test
 	$(INSTALL) --editable '.[dev]'
 	@touch $@
 
-$(VENV)/pip:
+$(TORCHVISION_VENV)/test: $(TORCHVISION_VENV)/pip $(SOURCES)
+	@echo "Installing pyconvx beside torchvision and timm (the first time: torch for CUDA, about 5.5 GB)"
+	$(TORCHVISION_VENV)/bin/python -m pip --disable-pip-version-check install --quiet $(TORCHVISION) --editable '.[test]'
+	@touch $@
+
+%/pip:
 	@command -v $(PYTHON) >/dev/null || \
 	  { echo "make: '$(PYTHON)' was not found. pyconvx needs Python 3.10 or newer: apt-get install python3 python3-venv python3-dev,"; \
 	    echo "      or name another with 'make PYTHON=/path/to/python3'."; exit 1; }
@@ -64,5 +77,5 @@ $(VENV)/pip:
 	  { echo "make: Python's C headers were not found: apt-get install python3-dev."; exit 1; }
 	@command -v $(CXX) >/dev/null || \
 	  { echo "make: no C++ compiler ('$(CXX)') was found: apt-get install g++, or name one with 'make CXX=...'."; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $*
 	@touch $@

@@ -63,6 +63,10 @@ def conv2d(
     check_tensor(name, "input", input)
     if _autocasts(input):
         input, weight, bias, residual = _autocast(input, weight, bias, residual)
+        with torch.autocast(input.device.type, enabled=False):  # or the kernel's own calls of torch would be cast again
+            return conv2d(
+                input, weight, bias, stride, padding, dilation, groups, activation=activation, residual=residual
+            )
     stride, dilation = pair(name, "stride", stride), pair(name, "dilation", dilation)
     padding = _padding(name, padding, input, weight, stride, dilation)
     groups, activation = _number(name, "groups", groups), _activation(name, activation)
@@ -111,6 +115,8 @@ def conv_transpose2d(
     check_tensor(name, "input", input)
     if _autocasts(input):
         input, weight, bias = _autocast(input, weight, bias)
+        with torch.autocast(input.device.type, enabled=False):  # as in conv2d
+            return conv_transpose2d(input, weight, bias, stride, padding, output_padding, groups, dilation)
     stride, dilation = pair(name, "stride", stride), pair(name, "dilation", dilation)
     output_padding = pair(name, "output_padding", output_padding)
     padding, groups = sides(name, padding), _number(name, "groups", groups)
@@ -161,7 +167,8 @@ def max_pool2d(
         refuse(name, f"ceil_mode is {ceil_mode!r}, expected True or False")
     kernel_size = pair(name, "kernel_size", kernel_size)
     # torch.nn.functional reads an empty stride as none given, and OpInfo's samples use it.
-    stride = kernel_size if stride is None or stride == [] else pair(name, "stride", stride)
+    is_given = stride is not None and not (isinstance(stride, (list, tuple)) and len(stride) == 0)
+    stride = pair(name, "stride", stride) if is_given else kernel_size
     dilation = pair(name, "dilation", dilation)
     geometry = (kernel_size, stride, sides(name, padding), dilation, ceil_mode)
     if return_indices:
@@ -277,6 +284,8 @@ def pair(op: str, name: str, value: Any) -> tuple[int, int]:
     """Read an int, or one or two ints in a sequence, as (vertical, horizontal)."""
     if type(value) is int:
         return value, value
+    if type(value) is tuple and len(value) == 2 and type(value[0]) is int and type(value[1]) is int:
+        return value  # as layers pass them: what follows takes long
     sizes = _numbers(value)
     if len(sizes) not in (1, 2):
         refuse(op, f"{name} is {value!r}, expected an int or a pair of ints, (vertical, horizontal)")
@@ -287,6 +296,8 @@ def sides(op: str, value: Any) -> tuple[int, int, int, int]:
     """Read an int, a pair or four ints as (top, bottom, left, right)."""
     if type(value) is int:
         return value, value, value, value
+    if type(value) is tuple and len(value) == 2 and type(value[0]) is int and type(value[1]) is int:
+        return value[0], value[0], value[1], value[1]
     sizes = _numbers(value)
     if len(sizes) not in (1, 2, 4):
         refuse(op, f"padding is {value!r}, expected an int, (vertical, horizontal) or (top, bottom, left, right)")
@@ -303,7 +314,7 @@ def _number(op: str, name: str, value: Any) -> int:
     numbers = () if isinstance(value, (tuple, list)) else _numbers(value)
     if not numbers:
         refuse(op, f"{name} is {value!r}, expected an int")
-    return numbers[0]  # type: ignore[no-any-return]
+    return numbers[0]
 
 
 def _numbers(value: Any) -> tuple[Any, ...]:
@@ -312,10 +323,12 @@ def _numbers(value: Any) -> tuple[Any, ...]:
     As torch does, this takes all that Python would take for an index (NumPy's ints, a tensor of one int) but for bools.
     """
     values = value if isinstance(value, (tuple, list)) else (value,)
-    if all(isinstance(value, _INT) and not isinstance(value, bool) for value in values):
+    if any(isinstance(value, bool) for value in values):
+        return ()
+    if all(isinstance(value, _INT) for value in values):
         return tuple(values)
     try:
-        return tuple(operator.index(None if isinstance(value, bool) else value) for value in values)
+        return tuple(operator.index(value) for value in values)
     except TypeError:
         return ()
 

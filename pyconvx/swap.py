@@ -108,8 +108,9 @@ def swap(
         layer = type(module).__name__
         if reason is None:
             swapped.append((module, type(module)))
-            module.__class__ = LAYERS[type(module)]  # type: ignore[assignment]
         rows.append((name, layer, _shape(module), reason or _SWAPPED))
+    for module, original in swapped:  # all or, if where() raises, none
+        module.__class__ = LAYERS[original]
     handle = Handle(rows, swapped)
     if not swapped:
         sentence = f"swap: nothing was swapped in this {type(model).__name__}: {_summary(rows)}"
@@ -122,7 +123,7 @@ def swap(
 def _patterns(name: str, value: Pattern | Iterable[Pattern] | None) -> tuple[Pattern, ...] | None:
     if value is None:
         return None
-    patterns = (value,) if isinstance(value, (str, type)) else tuple(value)
+    patterns = tuple(value) if isinstance(value, Iterable) and not isinstance(value, (str, type)) else (value,)
     for pattern in patterns:
         if not isinstance(pattern, (str, type)):
             raise InvalidCall(f"swap: {name} holds {pattern!r}, expected names like 'features.*' or layer classes")

@@ -15,6 +15,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import pyconvx
 from pyconvx import ops
@@ -115,6 +116,22 @@ def _winners(
         return in_layout((rows // dilation[0] * window[1] + columns // dilation[1]).to(index), layout)
 
     return operand
+
+
+class Recorder(TorchDispatchMode):
+    """Notes every operation that reaches the dispatcher inside its ``with`` block."""
+
+    def __init__(self):
+        super().__init__()
+        self.called = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.called.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+    def operations(self):
+        """Return which of ours have been called."""
+        return {name.split(".")[1] for name in self.called if name.startswith("pyconvx.")}
 
 
 _ONE, _FLAT = (1, 1), (0, 0, 0, 0)

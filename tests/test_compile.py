@@ -12,7 +12,7 @@ from torch.func import grad, jvp, vjp, vmap
 import pyconvx
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.torch.jit"),
     pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning"),
     pytest.mark.filterwarnings("ignore:.isinstance.treespec:FutureWarning"),
 ]

@@ -13,7 +13,7 @@ from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vjp,
 
 import pyconvx
 
-pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit")
 
 DIFFERENTIATED = [sample for sample in SAMPLES if sample.title != "no-images"]
 
@@ -166,6 +166,47 @@ def test_hessian_of_a_fused_convolution():
     ours = hessian(lambda w: pyconvx.conv2d(input, w, padding=1, activation="relu").pow(2).sum())(weight)
     torchs = hessian(lambda w: torch.conv2d(input, w, padding=1).relu().pow(2).sum())(weight)
     torch.testing.assert_close(ours, torchs)
+
+
+@over(FIRST)
+def test_transforms_nest_in_autograd_and_no_grad(sample):
+    function, operands = of_differentiable(sample, sample.tensors(torch.contiguous_format))
+    everything = tuple(range(len(operands)))
+    weights = cotangent(function(*operands))
+
+    def loss(*given):
+        return (function(*given) * weights).pow(2).sum()
+
+    def of_gradients(*given):
+        return sum(gradient.pow(2).sum() for gradient in grad(loss, everything)(*given))
+
+    def by_autograd(*given):
+        return sum(x.pow(2).sum() for x in torch.autograd.grad(loss(*given), given, create_graph=True))
+
+    leaves = [operand.detach().requires_grad_() for operand in operands]
+    expected = torch.autograd.grad(by_autograd(*leaves), leaves)
+    torch.testing.assert_close(torch.autograd.grad(of_gradients(*leaves), leaves), expected)
+    torch.testing.assert_close(grad(of_gradients, everything)(*operands), expected)
+    with torch.no_grad():
+        assert not of_gradients(*leaves).requires_grad
+        torch.testing.assert_close(grad(of_gradients, everything)(*leaves), expected)
+
+        def partly(*given):
+            return loss(*given[:-1], given[-1].detach()) + given[-1].sum()
+
+        torch.testing.assert_close(grad(partly, len(operands) - 1)(*leaves), torch.ones_like(operands[-1]))
+
+
+def test_no_grad_inside_a_transform_stops_the_gradient():
+    def loss(weight):
+        with torch.no_grad():
+            constant = pyconvx.conv2d(images, weight)
+        return (constant * pyconvx.conv2d(images, weight)).sum()
+
+    images, weight = torch.randn(1, 2, 4, 4), torch.randn(3, 2, 3, 3)
+    got = grad(loss)(weight)
+    leaf = weight.clone().requires_grad_()
+    torch.testing.assert_close(got, torch.autograd.grad(loss(leaf), leaf)[0])
 
 
 @both_layouts

@@ -7,6 +7,8 @@ from checking import LAYOUTS, in_layout
 import pyconvx
 from pyconvx import InvalidCall, add_relu, conv2d, conv_transpose2d, max_pool2d, max_unpool2d, residual_add
 
+pytestmark = pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
+
 op = torch.ops.pyconvx
 NAN = float("nan")
 ONE, TWO, NONE, MOST = [1, 1], [2, 2], [0, 0, 0, 0], 2**63 - 1

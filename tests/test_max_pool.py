@@ -319,7 +319,7 @@ def test_a_window_of_more_than_255_elements_has_offsets_of_32_bits(rng):
 
 def test_the_stride_is_the_kernel_size_if_none_is_given(rng):
     x = integers(rng, (1, 2, 6, 9))
-    for none_given in (None, []):
+    for none_given in (None, [], ()):
         assert_same_bits(pyconvx.max_pool2d(x, (2, 3), none_given), F.max_pool2d(x, (2, 3)))
 
 

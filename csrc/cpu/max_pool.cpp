@@ -276,19 +276,6 @@ void Forward<T>::pool_windows(int64_t begin, int64_t end) const {
   }
 }
 
-// A window without any element inside the input has no winner: its index becomes -1. Only a dilation makes
-// such windows, so this is a pass of its own that is hardly ever run.
-template <class Index>
-void forget_empty_windows(const Pool2dProblem& x, const Axis& rows, const Axis& columns, Index* indices) {
-  const bool nhwc = x.layout == Layout::nhwc;
-  const int64_t channels = nhwc ? x.c : 1, lines = (nhwc ? x.n : x.n * x.c) * rows.windows;
-  for (int64_t line = 0; line < lines; ++line)
-    for (int64_t q = 0; q < columns.windows; ++q)
-      if (rows.empty(line % rows.windows) || columns.empty(q))
-        for (int64_t c = 0; c < channels; ++c)
-          indices[(line * columns.windows + q) * channels + c] = static_cast<Index>(-1);
-}
-
 template <class T, bool kIndexed>
 void forward(const Pool2dProblem& x, const Forward<T>& pool) {
   const int64_t taps = x.r * x.s, lines = x.n * pool.rows.windows, windows = pool.columns.windows;
@@ -370,10 +357,6 @@ void max_pool2d(const Pool2dProblem& problem, const void* input, void* output, v
       forward<T, false>(problem, pool);
     else
       forward<T, true>(problem, pool);
-    if (problem.index != IndexType::none && (row_axis.any_empty() || column_axis.any_empty()))
-      for_index(problem.index, [&](auto index) {
-        forget_empty_windows(problem, row_axis, column_axis, static_cast<decltype(index)*>(indices));
-      });
   });
   if (problem.index != IndexType::none)
     for_index(problem.index,

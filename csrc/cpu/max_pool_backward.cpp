@@ -4,14 +4,18 @@
 #include "cpu/disjoint.h"
 #include "cpu/kernels.h"
 #include "cpu/parallel.h"
+#include "cpu/places.h"
 #include "cpu/simd.h"
 #include "cpu/window.h"
+
+#include <atomic>
 
 namespace pyconvx::cpu::PYCONVX_ISA {
 namespace {
 
 constexpr int64_t kGrain = 1 << 14;      // gradients worth waking a thread for
 constexpr int64_t kBandBytes = 1 << 14;  // sums that are cleared and finished together: half of an L1 cache
+constexpr int64_t kShortRow = 8;         // windows; a row of fewer takes longer to begin than to add
 
 int64_t grain(int64_t work_per_item) {
   return max(1, kGrain / max(1, work_per_item));
@@ -116,6 +120,54 @@ private:
   T* grad_input_;
 };
 
+template <class T>
+[[gnu::noinline]] void add_places(int64_t count, const T* grad, const uint16_t* places,
+                                  Accumulator<T>* sums) {
+  constexpr int64_t kUnroll = 4;
+  int64_t i = 0;
+  for (; i + kUnroll <= count; i += kUnroll)
+    for (int64_t k = 0; k < kUnroll; ++k) sums[places[i + k]] += widen(grad[i + k]);
+  for (; i < count; ++i) sums[places[i]] += widen(grad[i]);
+}
+
+// The way for small planes of NCHW: a thread owns whole planes, and adds the gradients of some of them in one
+// loop. False if planes are large or too few, or some windows are without a winner.
+template <class T, class Index>
+bool sum_planes(const Pool2dProblem& x, const T* grad_output, const Index* indices, T* grad_input) {
+  using A = Accumulator<T>;
+  const Chunks chunks(rows(x), columns(x), 1);
+  const int64_t planes = x.n * x.c, pixels = x.h * x.w, windows = chunks.rows.windows;
+  // Flat indices are fast as they are, but for the time that it takes to begin a row.
+  const bool slow_rows = chunks.run < kShortRow || !std::is_same_v<Index, int64_t>;
+  if (x.layout == Layout::nhwc || !chunks.planes || chunks.max_lines <= 0 || !slow_rows) return false;
+  if (planes < 4 * num_threads() && planes % num_threads() != 0) return false;
+  const int64_t most = chunks.max_lines / windows;  // planes that are summed together
+  std::atomic<bool> good{true};
+  parallel_for(planes, grain(pixels), [&](int64_t begin, int64_t end) {
+    Places<Index> decoder(chunks, Reach::plane);
+    Scratch<uint16_t> places(chunks.max_lines * chunks.run + Places<Index>::kWidth);
+    Scratch<A> scratch(is_half<T> ? most * pixels : 0);
+    for (int64_t plane = begin, next; plane < end; plane = next) {
+      next = min(end, plane + most);
+      const int64_t line = plane * windows, size = (next - plane) * pixels;
+      if (!decoder.decode(indices, line, next * windows, chunks.base(line), places)) {
+        good = false;
+        return;
+      }
+      T* to = grad_input + plane * pixels;
+      A* sums;
+      if constexpr (is_half<T>)
+        sums = scratch;
+      else
+        sums = to;
+      std::memset(static_cast<void*>(sums), 0, static_cast<size_t>(size) * sizeof(A));
+      add_places((next - plane) * windows * chunks.run, grad_output + line * chunks.run, places, sums);
+      if constexpr (is_half<T>) narrow(size, static_cast<const A*>(sums), to);
+    }
+  });
+  return good;
+}
+
 template <class T, class Index>
 void backward(const Pool2dProblem& x, const T* grad_output, const Index* indices, T* grad_input) {
   const bool nhwc = x.layout == Layout::nhwc;
@@ -133,6 +185,8 @@ void backward(const Pool2dProblem& x, const T* grad_output, const Index* indices
     for_lines([&](int64_t begin, int64_t end) {
       nhwc ? disjoint.fill_nhwc(begin, end) : disjoint.fill_nchw(begin, end);
     });
+  } else if (sum_planes(x, grad_output, indices, grad_input)) {
+    return;
   } else if (nhwc) {
     const Scatter<T, Index, false> scatter(x, grad_output, indices, grad_input);
     for_lines([&](int64_t begin, int64_t end) { scatter.sum(begin, end); });

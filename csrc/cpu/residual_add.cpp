@@ -2,6 +2,7 @@
 #include "cpu/element.h"
 #include "cpu/kernels.h"
 #include "cpu/parallel.h"
+#include "cpu/simd.h"
 #include "cpu/window.h"
 
 namespace pyconvx::cpu::PYCONVX_ISA {
@@ -13,20 +14,62 @@ constexpr int64_t kBlock = 256;      // 16-bit elements that are widened at a ti
 // Written so that NaN passes: no comparison with it holds.
 template <class A>
 inline A relu(A x) {
-  return x <= 0 ? A(0) : x;
+  return x <= 0 ? A{} : x;
 }
 
 template <class T, bool kRelu>
 void add_rows(int64_t count, const T* x, const T* residual, T* output) {
-  PYCONVX_INDEPENDENT
-  for (int64_t i = 0; i < count; ++i) {
-    const T sum = residual ? x[i] + residual[i] : x[i];
-    output[i] = kRelu ? relu(sum) : sum;
+  constexpr int kUnroll = 4;
+  constexpr int64_t kWidth = kLanes<T>;
+  const auto finish = [](auto sum) { return kRelu ? relu(sum) : sum; };
+  int64_t i = 0;
+  if (residual) {
+    for (; i + kUnroll * kWidth <= count; i += kUnroll * kWidth) {
+      Vector<T> sum[kUnroll];  // all are read before one is written: the compiler cannot know that it may
+      for (int u = 0; u < kUnroll; ++u) sum[u] = load(x + i + u * kWidth) + load(residual + i + u * kWidth);
+      for (int u = 0; u < kUnroll; ++u) store<T>(output + i + u * kWidth, finish(sum[u]));
+    }
+    for (; i < count; ++i) output[i] = finish(x[i] + residual[i]);
+  } else {
+    PYCONVX_INDEPENDENT
+    for (; i < count; ++i) output[i] = finish(x[i]);
+  }
+}
+
+// A word of two bfloat16 is two floats when either half is cleared, so neither way needs lanes to move.
+template <bool kRelu>
+void add_rows(int64_t count, const bfloat16* x, const bfloat16* residual, bfloat16* output) {
+  using Word = Vector<uint32_t>;
+  using Value = Vector<float>;
+  constexpr uint32_t kUpper = 0xffff0000;
+  const auto words = [](const bfloat16* from) {
+    Word word;
+    std::memcpy(&word, from, sizeof word);
+    return word;
+  };
+  const auto rounded = [](Word a, Word b) {  // their sum; as in narrow(), but left in the upper half
+    Value sum = reinterpret_cast<Value>(a) + reinterpret_cast<Value>(b);
+    if constexpr (kRelu) sum = relu(sum);
+    const Word bits = reinterpret_cast<Word>(sum);
+    return sum != sum ? bits | 0x400000 : bits + 0x7fff + ((bits >> 16) & 1);
+  };
+  constexpr int64_t kWidth = kLanes<int16_t>;
+  int64_t i = 0;
+  for (; i + kWidth <= count; i += kWidth) {
+    const Word a = words(x + i), b = words(residual + i);
+    const Word result = (rounded(a << 16, b << 16) >> 16) | (rounded(a & kUpper, b & kUpper) & kUpper);
+    std::memcpy(output + i, &result, sizeof result);
+  }
+  for (; i < count; ++i) {
+    const float sum = widen(x[i]) + widen(residual[i]);
+    output[i] = narrow<bfloat16>(kRelu ? relu(sum) : sum);
   }
 }
 
 template <class T, bool kRelu>
 void add(int64_t count, const T* x, const T* residual, T* output) {
+  if constexpr (std::is_same_v<T, bfloat16>)
+    if (residual) return add_rows<kRelu>(count, x, residual, output);
   if constexpr (is_half<T>) {
     float a[kBlock], b[kBlock];
     for (int64_t i = 0; i < count; i += kBlock) {

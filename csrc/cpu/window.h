@@ -30,12 +30,6 @@ struct Axis {
   int64_t end_tap(int64_t window) const {
     return min(taps, ceil_div(max(0, size - origin(window)), dilation));
   }
-  bool empty(int64_t window) const { return first_tap(window) >= end_tap(window); }
-  bool any_empty() const {
-    for (int64_t window = 0; dilation > 1 && window < windows; ++window)
-      if (empty(window)) return true;
-    return false;
-  }
   bool interior(int64_t window) const { return origin(window) >= 0 && origin(window) + span() <= size; }
 
   // The windows [first, end) reach over a position; with dilation they need not have a tap on it.

@@ -99,6 +99,7 @@ private:
   void call(Warp& warp, size_t group, const Instruction& i, LaneMask active);
   void leave(Warp& warp, size_t group, const Instruction& i, LaneMask active);
   void collect(Warp& warp, size_t group, const Instruction& i);
+  void check_company(Warp& warp, const Instruction& i, LaneMask named, LaneMask together);
 
   // barriers.cpp
   void reach_barrier(Warp& warp, size_t group, const Instruction& i);

@@ -108,8 +108,8 @@ void Decoder::destination(const Operand& operand, Type type, Width width) {
   out_.destination_size[k] = static_cast<uint8_t>(have);
 }
 
-void Decoder::no_destination() {
-  out_.destination[out_.destinations++] = 0;
+void Decoder::no_source() {
+  ++out_.sources;
 }
 
 void Decoder::destination_predicate(const Operand& operand) {

@@ -41,7 +41,7 @@ public:
   void source(const Operand& operand, Type type, Width width = exact);
   void destination_predicate(const Operand& operand);
   void source_predicate(const Operand& operand);
-  void no_destination();
+  void no_source();                      // leaves a place empty
   void address(const Operand& operand);  // sets address register, offset; resolves a symbol's space
   bool is_predicate(const Operand& operand) const;
   int64_t constant(const Operand& operand) const;

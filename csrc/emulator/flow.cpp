@@ -104,52 +104,57 @@ void Block::leave(Warp& warp, size_t group, const Instruction& i, LaneMask activ
   }
 }
 
-// An instruction that lanes execute together: it waits until all lanes that it names are here.
+// An instruction that lanes execute together. Those whose company is complete go on; the others wait here.
+// Lanes may come with different member masks, each mask a company of its own.
 void Block::collect(Warp& warp, size_t group, const Instruction& i) {
   const int pc = warp.groups[group].pc;
-  const LaneMask here = warp.groups[group].lanes;
-  LaneMask named = warp.initial, together = here;
-  if (i.flow == Flow::collective) {
-    const uint32_t* member = warp.lanes<uint32_t>(i.source[i.sources - 1]);
-    const uint32_t mask = member[first_lane(here)];
-    together = 0;
-    for_lanes(here, [&](int lane) { together |= static_cast<LaneMask>(member[lane] == mask) << lane; });
-    named = mask & warp.initial;
-    const LaneMask strangers = together & ~mask;
-    if (strangers) {
-      report(kind::missing_lanes, warp, first_lane(strangers), i, [&] {
-        return format("lanes %s take part but are not in the member mask 0x%x", lanes_text(strangers).c_str(),
-                      mask);
-      });
+  LaneMask done = 0, waiting = 0;
+  for (LaneMask left = warp.groups[group].lanes; left;) {
+    LaneMask named = warp.initial, together = left;
+    if (i.flow == Flow::collective) {
+      const uint32_t* member = warp.lanes<uint32_t>(i.source[i.sources - 1]);
+      const uint32_t mask = member[first_lane(left)];
+      together = 0;
+      for_lanes(left, [&](int lane) { together |= static_cast<LaneMask>(member[lane] == mask) << lane; });
+      named = mask & warp.initial;
     }
-    if (together != here) {  // lanes with other masks at one instruction wait for their own company
-      warp.groups[group].lanes = together;
-      warp.groups.push_back({pc, here & ~together, LaneGroup::gathering});
+    left &= ~together;
+    if (named & warp.live & ~together) {
+      waiting |= together;
+      continue;
     }
-  } else if (warp.initial != kAllLanes) {
-    stop(kind::missing_lanes, warp, first_lane(here), i, [&] {
-      return format("a matrix instruction needs 32 lanes, the warp has %d", lane_count(warp.initial));
+    check_company(warp, i, named, together);
+    execute(warp, i, together);
+    done |= together;
+  }
+  if (done)
+    warp.groups[group] = {pc + 1, done, LaneGroup::running};
+  else
+    warp.groups[group].state = LaneGroup::gathering;
+  if (!waiting) return;
+  if (done) warp.groups.push_back({pc, waiting, LaneGroup::gathering});
+  SiteCounts& site = counts[pc];  // the instruction is counted when it happens
+  site.warps -= !done;
+  site.threads -= lane_count(waiting);
+}
+
+void Block::check_company(Warp& warp, const Instruction& i, LaneMask named, LaneMask together) {
+  const LaneMask strangers = together & ~named, dead = named & ~warp.live;
+  const int lane = first_lane(together);
+  if (i.flow == Flow::whole_warp && (dead || warp.initial != kAllLanes)) {
+    stop(kind::missing_lanes, warp, lane, i,
+         [&] { return format("the instruction needs 32 lanes, the warp has %d", lane_count(warp.live)); });
+  }
+  if (strangers) {
+    report(kind::missing_lanes, warp, first_lane(strangers), i, [&] {
+      return format("lanes %s take part but are not in the member mask 0x%x", lanes_text(strangers).c_str(),
+                    named);
     });
   }
-  if (named & warp.live & ~together) {
-    warp.groups[group].state = LaneGroup::gathering;
-    SiteCounts& site = counts[pc];  // it is counted when it happens
-    --site.warps;
-    site.threads -= lane_count(here);
-    return;
-  }
-  const LaneMask dead = named & ~warp.live;
   if (dead) {
-    auto message = [&] {
+    report(kind::missing_lanes, warp, lane, i, [&] {
       return format("lanes %s have exited but are named by the instruction", lanes_text(dead).c_str());
-    };
-    if (i.flow == Flow::whole_warp) stop(kind::missing_lanes, warp, first_lane(here), i, message);
-    report(kind::missing_lanes, warp, first_lane(here), i, message);
-  }
-  execute(warp, i, together);
-  warp.groups[group].pc = pc + 1;
-  for (LaneGroup& g : warp.groups) {  // lanes left here with another mask get their try
-    if (g.state == LaneGroup::gathering && g.pc == pc) g.state = LaneGroup::running;
+    });
   }
 }
 

@@ -203,10 +203,8 @@ private:
                         : word == ".local"  ? Space::local
                                             : Space::param;
     std::vector<Variable> all;
-    const size_t begin = at_;
     all.push_back(declaration(space));
     all.back().external |= external;
-    (void)begin;
     if (skip('=')) initialiser(all.back());
     while (skip(',')) {
       Variable next = all.front();

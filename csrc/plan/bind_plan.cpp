@@ -68,12 +68,15 @@ void bind_plan(py::module_& m) {
       .def_readonly("grid", &Launch::grid)
       .def_readonly("block", &Launch::block)
       .def_readonly("shared_bytes", &Launch::shared_bytes, "Dynamic shared memory.")
-      .def_readonly("pointers", &Launch::pointers, "Where in the arguments the addresses of which buffers belong.")
+      .def_readonly("pointers", &Launch::pointers,
+                    "Where in the arguments the addresses of which buffers belong.")
       .def("arguments", &arguments,
-           "The parameter's bytes, from addresses: arguments(input=..., filter=..., output=..., ...), with the\n"
+           "The parameter's bytes, from addresses: arguments(input=..., filter=..., output=..., ...), with "
+           "the\n"
            "plan's workspaces under their names. A buffer that is left out is null.");
 
-  py::class_<LaunchPlan>(m, "Plan", "What runs a problem on a device: launches in order, and the memory they need.")
+  py::class_<LaunchPlan>(m, "Plan",
+                         "What runs a problem on a device: launches in order, and the memory they need.")
       .def_readonly("family", &LaunchPlan::family)
       .def_readonly("tile", &LaunchPlan::tile)
       .def_readonly("launches", &LaunchPlan::launches)
@@ -81,7 +84,8 @@ void bind_plan(py::module_& m) {
           "workspaces",
           [](const LaunchPlan& plan) {
             py::dict bytes;
-            for (const Workspace& workspace : plan.workspaces) bytes[workspace.name.c_str()] = workspace.bytes;
+            for (const Workspace& workspace : plan.workspaces)
+              bytes[workspace.name.c_str()] = workspace.bytes;
             return bytes;
           },
           "Bytes by name.")
@@ -89,8 +93,10 @@ void bind_plan(py::module_& m) {
 
   m.def("plan_conv2d", &plan, "problem"_a, "device"_a, py::kw_only(), "tf32"_a = false, "alignment"_a = 16,
         "tile"_a = "",
-        "The launches of a convolution. tf32 permits float32 to be multiplied as tf32; every address must be a\n"
-        "multiple of alignment bytes; tile names a candidate to use instead of the one that the model prefers.\n"
+        "The launches of a convolution. tf32 permits float32 to be multiplied as tf32; every address must be "
+        "a\n"
+        "multiple of alignment bytes; tile names a candidate to use instead of the one that the model "
+        "prefers.\n"
         "Raises ValueError, with the reason, if no kernel can run the problem on the device.");
 }
 

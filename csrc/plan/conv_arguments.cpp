@@ -6,8 +6,8 @@
 namespace pyconvx {
 namespace {
 
-// A product in 31 bits, or the largest number of 31 bits. Kernels whose index arithmetic needs the product run only
-// where it fits; the others don't look at it.
+// A product in 31 bits, or the largest number of 31 bits. Kernels whose index arithmetic needs the product
+// run only where it fits; the others don't look at it.
 int saturated(std::initializer_list<int64_t> factors) {
   constexpr int64_t most = (int64_t{1} << 31) - 1;
   int64_t product = 1;
@@ -27,8 +27,8 @@ std::string size_limit(const Conv2dProblem& x) {
   const int64_t height = x.h + x.pad_top + x.pad_bottom, width = x.w + x.pad_left + x.pad_right;
   for (int64_t size : {x.n, x.c, x.k, height, width})
     if (size >= limit)
-      return "conv2d: the kernels count images, channels, filters, rows and columns in 31 bits, got " + x.str() +
-             "; split the dimension that has 2^31 or more";
+      return "conv2d: the kernels count images, channels, filters, rows and columns in 31 bits, got " +
+             x.str() + "; split the dimension that has 2^31 or more";
   return {};
 }
 
@@ -57,7 +57,8 @@ Conv2dArguments conv2d_arguments(const Conv2dProblem& x) {
 }
 
 void set_filter_tiles(Conv2dArguments& args, int filters_per_tile) {
-  const unsigned tiles = static_cast<unsigned>((args.group_filters + filters_per_tile - 1) / filters_per_tile);
+  const unsigned tiles =
+      static_cast<unsigned>((args.group_filters + filters_per_tile - 1) / filters_per_tile);
   args.by_group_tiles = division_by(tiles);
   args.by_filter_tiles = division_by(tiles * static_cast<unsigned>(args.k / args.group_filters));
 }

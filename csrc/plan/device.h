@@ -1,8 +1,7 @@
-// What a plan must know of a chip, for those that are worth naming. Another chip is described the same way, from
-// its driver's attributes.
+// What a plan must know of a chip, for those that are worth naming. Another chip is described the same way,
+// from its driver's attributes.
 #pragma once
 
-#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -10,15 +9,14 @@ namespace pyconvx {
 
 struct Device {
   std::string name;
-  int capability;         // 80 for compute capability 8.0
-  int sms;                // streaming multiprocessors
-  int shared_per_block;   // bytes that a block may ask for
-  int shared_per_sm;      // bytes, of which every resident block takes 1 KB more than it asks for
+  int capability;        // 80 for compute capability 8.0
+  int sms;               // streaming multiprocessors
+  int shared_per_block;  // bytes that a block may ask for
+  int shared_per_sm;     // bytes, of which every resident block takes 1 KB more than it asks for
   int threads_per_sm;
-  int l2_bytes;
-  double dram_bytes_per_clock;   // of the whole chip, at its boost clock
-  double slots_per_hmma;  // issue slots for which one m16n8k16 with f32 sums keeps a sub-partition's tensor core busy
-  int ffma_per_clock;     // of one SM
+  // Issue slots for which one m16n8k16 with f32 sums keeps a sub-partition's tensor core busy.
+  double slots_per_hmma;
+  int ffma_per_clock;  // of one SM
 };
 
 const std::vector<Device>& devices();

@@ -1,7 +1,8 @@
 // From a problem and a device to launches: which kernels, with which tile, grid, block and arguments.
 //
-// The kernel family, and with it the order in which an output's products are summed, follows from the filter, the
-// map size, the dtype and the layout alone. The batch and the device choose a tile, and tiles never change the order.
+// The kernel family, and with it the order in which an output's products are summed, follows from the filter,
+// the map size, the dtype and the layout alone. The batch and the device choose a tile, and tiles never
+// change the order.
 #pragma once
 
 #include "plan/device.h"
@@ -15,12 +16,12 @@
 
 namespace pyconvx {
 
-// Where in a launch's arguments the address of a buffer belongs. Buffers are the operation's tensors ("input",
-// "filter", "output", "bias", "scale", "shift", "residual") and the plan's workspaces.
+// Where in a launch's arguments the address of a buffer belongs. Buffers are the operation's tensors
+// ("input", "filter", "output", "bias", "scale", "shift", "residual") and the plan's workspaces.
 struct PointerSlot {
   std::string buffer;
-  size_t at;      // byte in the arguments
-  int64_t skip;   // bytes to be added to the buffer's address
+  size_t at;     // byte in the arguments
+  int64_t skip;  // bytes to be added to the buffer's address
 };
 
 struct Launch {
@@ -48,8 +49,8 @@ struct Candidate {
 };
 
 struct LaunchPlan {
-  std::string family;  // the kernel: "fprop_tensor_core"
-  std::string tile;    // the candidate that won, or was asked for
+  std::string family;            // the kernel: "fprop_tensor_core"
+  std::string tile;              // the candidate that won, or was asked for
   std::vector<Launch> launches;  // in order
   std::vector<Workspace> workspaces;
   std::vector<Candidate> candidates;
@@ -60,9 +61,9 @@ struct Refusal {
 };
 
 struct PlanOptions {
-  bool tf32 = false;    // may float32 be multiplied as tf32?
-  int alignment = 16;   // bytes that every tensor's address is a multiple of
-  std::string tile;     // the candidate to use; empty: the one that the model thinks fastest
+  bool tf32 = false;   // may float32 be multiplied as tf32?
+  int alignment = 16;  // bytes that every tensor's address is a multiple of
+  std::string tile;    // the candidate to use; empty: the one that the model thinks fastest
 };
 
 std::variant<LaunchPlan, Refusal> plan_conv2d(const Conv2dProblem&, const Device&, const PlanOptions& = {});

@@ -9,8 +9,9 @@
 namespace pyconvx {
 namespace {
 
-constexpr int64_t kLimit = int64_t{1} << 31;  // of index arithmetic in 31 bits
-constexpr int64_t kMostBlocks = kLimit - 1;   // in a grid
+constexpr int64_t kLimit = int64_t{1} << 31;    // of index arithmetic in 31 bits
+constexpr int64_t kMostPixels = kLimit - 1024;  // of a launch: the last tile may reach past them
+constexpr int64_t kMostBlocks = kLimit - 1;     // in a grid
 
 int64_t ceil_div(int64_t x, int64_t y) {
   return (x + y - 1) / y;
@@ -26,10 +27,14 @@ std::string text(const Parts&... parts) {
 // A kernel's template arguments, as C++ spells them.
 const char* element_name(DType dtype, bool tf32) {
   switch (dtype) {
-  case DType::f64: return "pyconvx::f64";
-  case DType::f32: return tf32 ? "pyconvx::tf32" : "pyconvx::f32";
-  case DType::bf16: return "pyconvx::bf16";
-  default: return "pyconvx::f16";
+  case DType::f64:
+    return "pyconvx::f64";
+  case DType::f32:
+    return tf32 ? "pyconvx::tf32" : "pyconvx::f32";
+  case DType::bf16:
+    return "pyconvx::bf16";
+  default:
+    return "pyconvx::f16";
   }
 }
 
@@ -56,8 +61,10 @@ bool fits_31_bits(const Conv2dProblem& x) {
   const auto number = [](int64_t size) { return static_cast<double>(size); };
   const double pixel = number(x.c) * element_bytes(x.dtype);  // in bytes
   const double row = number(x.w) * pixel;
-  const double window = number(x.r - 1) * number(x.dilation_h) * row + number(x.s) * number(x.dilation_w) * pixel;
-  return below(number(x.p()) * number(x.q())) && below(window) && below(number(x.dilation_h) * row) &&
+  const double window =
+      number(x.r - 1) * number(x.dilation_h) * row + number(x.s) * number(x.dilation_w) * pixel;
+  return number(x.p()) * number(x.q()) < static_cast<double>(kMostPixels) && below(window) &&
+         below(number(x.dilation_h) * row) &&
          below(number(x.r) * number(x.s) * number(x.c / x.groups) * element_bytes(x.dtype) + 1024);
 }
 
@@ -75,8 +82,9 @@ Family family_of(const Conv2dProblem& x, bool tf32) {
   return tensor_cores ? Family::tensor_core : Family::ffma;
 }
 
-// Taps that the kernel is compiled for: common windows, as constants; 0 x 0 stands for any. A window of one tap is
-// compiled only where it never leaves the image: there the kernel has no spatial arithmetic in its loop.
+// Taps that the kernel is compiled for: common windows, as constants; 0 x 0 stands for any. A window of one
+// tap is compiled only where it never leaves the image: there the kernel has no spatial arithmetic in its
+// loop.
 std::array<int64_t, 2> constant_taps(const Conv2dProblem& x) {
   const bool padded = x.pad_top || x.pad_bottom || x.pad_left || x.pad_right;
   if (x.r == 1 && x.s == 1) return padded ? std::array<int64_t, 2>{0, 0} : std::array<int64_t, 2>{1, 1};
@@ -96,7 +104,7 @@ int common_vector(int64_t in_group, int bytes, int alignment) {
 // One plan in the making.
 
 class Planner {
- public:
+public:
   Planner(const Conv2dProblem& problem, const Device& device, const PlanOptions& options)
       : x_(problem), device_(device), options_(options), bytes_(element_bytes(problem.dtype)) {}
 
@@ -113,16 +121,20 @@ class Planner {
     return plan_;
   }
 
- private:
+private:
   std::string refusal() const {
     if (std::string sentence = x_.refusal(); !sentence.empty()) return sentence;
     if (x_.pass != Pass::fprop)
       return text("conv2d: there is a CUDA plan for fprop only so far, got ", name(x_.pass),
                   "; use another backend for it");
+    if (options_.alignment < bytes_ || (options_.alignment & (options_.alignment - 1)))
+      return text("conv2d: the alignment must be a power of two and at least an element's ", bytes_,
+                  " bytes, got ", options_.alignment, "; pass the largest that all addresses have");
     if (device_.capability < 80)
-      return text("conv2d: the CUDA kernels use cp.async and m16n8k16, which need compute capability 8.0, and ",
-                  device_.name, " has ", device_.capability / 10, ".", device_.capability % 10,
-                  "; use another backend on it");
+      return text(
+          "conv2d: the CUDA kernels use cp.async and m16n8k16, which need compute capability 8.0, and ",
+          device_.name, " has ", device_.capability / 10, ".", device_.capability % 10,
+          "; use another backend on it");
     return size_limit(x_);
   }
 
@@ -143,12 +155,18 @@ class Planner {
     replaced_.push_back({tensor, workspace});
   }
 
-  void transpose(const std::string& from, const std::string& to, int64_t batches, int64_t rows, int64_t columns) {
+  void transpose(const std::string& from, const std::string& to, int64_t batches, int64_t rows,
+                 int64_t columns) {
     const TransposeArguments args = transpose_arguments(batches, rows, columns);
     const char* bits = bytes_ == 8 ? "unsigned long long" : bytes_ == 4 ? "unsigned int" : "unsigned short";
-    plan_.launches.push_back({text("pyconvx::transpose<", bits, ">"), "conv/transpose.cuh",
-                              {std::min<int64_t>(args.tiles, kMostBlocks), 1, 1}, 256, 0, bytes_of(args),
-                              {{from, offsetof(TransposeArguments, from), 0}, {to, offsetof(TransposeArguments, to), 0}}});
+    plan_.launches.push_back(
+        {text("pyconvx::transpose<", bits, ">"),
+         "conv/transpose.cuh",
+         {std::min<int64_t>(args.tiles, kMostBlocks), 1, 1},
+         256,
+         0,
+         bytes_of(args),
+         {{from, offsetof(TransposeArguments, from), 0}, {to, offsetof(TransposeArguments, to), 0}}});
   }
 
   // The buffer that the convolution finds a tensor in.
@@ -160,37 +178,53 @@ class Planner {
 
   std::string convolve() {
     switch (family_of(x_, options_.tf32)) {
-    case Family::tensor_core: return tensor_core();
-    case Family::ffma: return ffma();
-    case Family::few_channels: return few_channels();
-    case Family::depthwise: return depthwise();
-    default: return plain();
+    case Family::tensor_core:
+      return tensor_core();
+    case Family::ffma:
+      return ffma();
+    case Family::few_channels:
+      return few_channels();
+    case Family::depthwise:
+      return depthwise();
+    default:
+      return plain();
     }
   }
 
   // One launch for as many images as a kernel can count the pixels of; more than one only beyond 2^31.
+  // `blocks` finishes the arguments of so many images, and says how many blocks they take.
   template <class Blocks>
-  void add_launches(const std::string& kernel, const char* header, const Conv2dArguments& whole, Blocks blocks, int block,
-                    int shared_bytes, int64_t most_images) {
-    for (int64_t first = 0; first < x_.n; first += most_images) {
-      const int64_t images = std::min(most_images, x_.n - first);
+  void add_launches(const std::string& kernel, const char* header, const Conv2dArguments& whole,
+                    Blocks blocks, int block, int shared_bytes, int64_t most_images) {
+    const auto of_images = [&](int64_t images) {
       Conv2dArguments args = whole;
       args.n = static_cast<int>(images);
-      args.pixels = static_cast<int>(std::min(images * x_.p() * x_.q(), kLimit - 1));
+      args.pixels = static_cast<int>(std::min(images * x_.p() * x_.q(), kMostPixels));
+      return args;
+    };
+    for (Conv2dArguments args = of_images(most_images); blocks(args) > kMostBlocks && most_images > 1;
+         args = of_images(most_images))
+      most_images /= 2;
+
+    for (int64_t first = 0; first < x_.n; first += most_images) {
+      Conv2dArguments args = of_images(std::min(most_images, x_.n - first));
       const int64_t grid = blocks(args);
-      const int64_t input = first * x_.h * x_.w * x_.c * bytes_, output = first * x_.p() * x_.q() * x_.k * bytes_;
-      plan_.launches.push_back({kernel, header, {grid, 1, 1}, block, shared_bytes, bytes_of(args),
-                                {{buffer("input"), offsetof(Conv2dArguments, input), input},
-                                 {buffer("filter"), offsetof(Conv2dArguments, filter), 0},
-                                 {buffer("output"), offsetof(Conv2dArguments, output), output},
-                                 {"bias", offsetof(Conv2dArguments, bias), 0},
-                                 {"scale", offsetof(Conv2dArguments, scale), 0},
-                                 {"shift", offsetof(Conv2dArguments, shift), 0},
-                                 {buffer("residual"), offsetof(Conv2dArguments, residual), output}}});
+      const int64_t input = first * x_.h * x_.w * x_.c * bytes_;
+      const int64_t output = first * x_.p() * x_.q() * x_.k * bytes_;
+      plan_.launches.push_back({kernel, header, {grid, 1, 1}, block, shared_bytes, bytes_of(args), {}});
+      plan_.launches.back().pointers = {
+          {buffer("input"), offsetof(Conv2dArguments, input), input},
+          {buffer("filter"), offsetof(Conv2dArguments, filter), 0},
+          {buffer("output"), offsetof(Conv2dArguments, output), output},
+          {"bias", offsetof(Conv2dArguments, bias), 0},
+          {"scale", offsetof(Conv2dArguments, scale), 0},
+          {"shift", offsetof(Conv2dArguments, shift), 0},
+          {buffer("residual"), offsetof(Conv2dArguments, residual), output},
+      };
     }
   }
 
-  int64_t images_in_31_bits() const { return std::max<int64_t>(1, (kLimit - 1) / (x_.p() * x_.q())); }
+  int64_t images_in_31_bits() const { return std::clamp<int64_t>(kMostPixels / (x_.p() * x_.q()), 1, x_.n); }
 
   Conv2dArguments arguments() const {
     Conv2dArguments args = conv2d_arguments(x_);
@@ -202,7 +236,8 @@ class Planner {
     return {x_.n * x_.p() * x_.q(), x_.k / x_.groups, x_.groups, x_.r * x_.s * (x_.c / x_.groups)};
   }
 
-  // The tile that was asked for, or the one with the best rating; null, with the reason in `sentence`, if none can run.
+  // The tile that was asked for, or the one with the best rating; null, with the reason in `sentence`, if
+  // none can run.
   template <class Rate>
   const TileShape* choose(const std::vector<TileShape>& tiles, Rate rate, std::string& sentence) {
     const TileShape* best = nullptr;
@@ -242,8 +277,8 @@ class Planner {
     Conv2dArguments args = arguments();
     set_filter_tiles(args, tile->filters);
     const auto [r, s] = constant_taps(x_);
-    const std::string kernel = text("pyconvx::fprop_tensor_core<", element_name(x_.dtype, options_.tf32), ", ",
-                                    tile_name(*tile), ", ", r, ", ", s, ", ", vector, ">");
+    const std::string kernel = text("pyconvx::fprop_tensor_core<", element_name(x_.dtype, options_.tf32),
+                                    ", ", tile_name(*tile), ", ", r, ", ", s, ", ", vector, ">");
     const auto blocks = [&](const Conv2dArguments& args) {
       return int64_t{ceil_div(args.pixels, tile->pixels)} * args.by_filter_tiles.divisor;
     };
@@ -272,17 +307,19 @@ class Planner {
     plan_.family = "fprop_few_channels";
     std::string sentence;
     const TileShape* tile = choose(
-        few_channels_tiles(), [&](const TileShape& tile) { return rate_few_channels(tile, x_, device_); }, sentence);
+        few_channels_tiles(), [&](const TileShape& tile) { return rate_few_channels(tile, x_, device_); },
+        sentence);
     if (!tile) return sentence;
     Conv2dArguments args = arguments();
     set_filter_tiles(args, tile->filters);
-    const bool square = x_.r == x_.s && x_.stride_h == x_.stride_w && x_.dilation_h == 1 && x_.dilation_w == 1;
+    const bool square =
+        x_.r == x_.s && x_.stride_h == x_.stride_w && x_.dilation_h == 1 && x_.dilation_w == 1;
     const bool constant = square && ((x_.r == 3 && x_.stride_h <= 2) || (x_.r == 5 && x_.stride_h == 1) ||
                                      (x_.r == 7 && x_.stride_h == 2) || (x_.r == 11 && x_.stride_h == 4));
     const int64_t r = constant ? x_.r : 0, s = constant ? x_.s : 0, stride = constant ? x_.stride_h : 0;
     const int vector = common_vector(x_.c, bytes_, options_.alignment);
-    const std::string kernel = text("pyconvx::fprop_few_channels<", element_name(x_.dtype, options_.tf32), ", ",
-                                    tile->filters, ", ", r, ", ", s, ", ", stride, ", ", vector, ">");
+    const std::string kernel = text("pyconvx::fprop_few_channels<", element_name(x_.dtype, options_.tf32),
+                                    ", ", tile->filters, ", ", r, ", ", s, ", ", stride, ", ", vector, ">");
     // As many blocks as are resident at once: each keeps its filters and walks over tiles of pixels.
     const int64_t filter_tiles = args.by_filter_tiles.divisor;
     const int64_t resident = rate_few_channels(*tile, x_, device_).blocks_per_sm * device_.sms;
@@ -301,11 +338,12 @@ class Planner {
     const int channels = kDepthwiseVectors * (16 / bytes_), runs = kDepthwiseThreads / kDepthwiseVectors;
     args.vector_output = common_vector(x_.k, bytes_, options_.alignment) == 16;
     args.by_filter_tiles = division_by(static_cast<unsigned>(ceil_div(x_.k, channels)));
-    const bool square = x_.r == x_.s && x_.stride_h == x_.stride_w && x_.dilation_h == 1 && x_.dilation_w == 1;
+    const bool square =
+        x_.r == x_.s && x_.stride_h == x_.stride_w && x_.dilation_h == 1 && x_.dilation_w == 1;
     const bool constant = square && (x_.r == 3 || x_.r == 5 || x_.r == 7) && x_.stride_h <= 2;
     const bool wide = x_.k == x_.c && args.vector_output;
     const std::string kernel =
-        text("pyconvx::fprop_depthwise<", element_name(x_.dtype, options_.tf32), ", ", constant ? x_.r : 0, ", ",
+        text("pyconvx::fprop_depthwise<", element_name(x_.dtype, false), ", ", constant ? x_.r : 0, ", ",
              constant ? x_.s : 0, ", ", constant ? x_.stride_h : 0, ", ", wide ? "true" : "false", ">");
     const auto blocks = [&](Conv2dArguments& args) {
       set_pixel_tiles(args, 1, kDepthwiseRun);
@@ -324,8 +362,8 @@ class Planner {
       const int64_t vectors = x_.groups * ceil_div(x_.k / x_.groups, 16 / bytes_);
       return std::min(ceil_div(x_.n * x_.p() * x_.q() * vectors, 256), kMostBlocks);
     };
-    add_launches(text("pyconvx::fprop_plain<", element_name(x_.dtype, false), ">"), "conv/fprop_plain.cuh", args, blocks,
-                 256, 0, x_.n);
+    add_launches(text("pyconvx::fprop_plain<", element_name(x_.dtype, false), ">"), "conv/fprop_plain.cuh",
+                 args, blocks, 256, 0, x_.n);
     return {};
   }
 

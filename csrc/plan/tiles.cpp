@@ -18,11 +18,12 @@ int resident_blocks(int threads, int registers, int shared, const Device& device
 }
 
 // An SM works through its blocks one after another as far as its pipes are concerned; those that are resident
-// together only hide each other's latencies. What a block does not share with its neighbours is its start and its
-// end, `latency` clocks, which overlap with other residents' work.
-Candidate rate(const TileShape& tile, const ProductSize& size, int resident, double slice_clocks, double latency,
-               const Device& device) {
-  const int64_t blocks = ceil_div(size.pixels, tile.pixels) * ceil_div(size.filters, tile.filters) * size.groups;
+// together only hide each other's latencies. What a block does not share with its neighbours is its start and
+// its end, `latency` clocks, which overlap with other residents' work.
+Candidate rate(const TileShape& tile, const ProductSize& size, int resident, double slice_clocks,
+               double latency, const Device& device) {
+  const int64_t blocks =
+      ceil_div(size.pixels, tile.pixels) * ceil_div(size.filters, tile.filters) * size.groups;
   const int64_t rounds = ceil_div(blocks, device.sms);
   const int64_t together = std::min<int64_t>(std::max(resident, 1), rounds);
   // Fewer than eight warps leave gaps between a barrier and the first instruction of the next slice.
@@ -51,9 +52,9 @@ std::string TileShape::name() const {
 const std::vector<TileShape>& tensor_core_tiles(int element_bytes) {
   static const std::vector<TileShape> of_16_bits = {
       // pixels, filters, depth, warps, stages
-      {256, 128, 32, 4, 2, 3}, {256, 64, 32, 4, 1, 4},  {128, 256, 32, 2, 4, 3}, {128, 128, 64, 2, 2, 3},
-      {128, 128, 32, 2, 2, 4}, {128, 64, 64, 2, 2, 3},  {128, 64, 32, 2, 2, 4},  {64, 128, 64, 2, 2, 3},
-      {64, 128, 32, 2, 2, 4},  {128, 32, 32, 4, 1, 4},  {64, 64, 64, 2, 2, 3},   {64, 64, 32, 2, 2, 4},
+      {256, 128, 32, 4, 2, 3}, {256, 64, 32, 4, 1, 4}, {128, 256, 32, 2, 4, 3}, {128, 128, 64, 2, 2, 3},
+      {128, 128, 32, 2, 2, 4}, {128, 64, 64, 2, 2, 3}, {128, 64, 32, 2, 2, 4},  {64, 128, 64, 2, 2, 3},
+      {64, 128, 32, 2, 2, 4},  {128, 32, 32, 4, 1, 4}, {64, 64, 64, 2, 2, 3},   {64, 64, 32, 2, 2, 4},
       {64, 32, 64, 4, 1, 3},   {32, 64, 64, 2, 2, 3},
   };
   static const std::vector<TileShape> of_32_bits = [] {
@@ -69,7 +70,8 @@ int tensor_core_shared_bytes(const TileShape& tile, int element_bytes) {
 }
 
 // A slice takes as long as the busiest of: tensor cores, issue slots, shared memory, and L2.
-Candidate rate_tensor_core(const TileShape& tile, const ProductSize& size, int element_bytes, const Device& device) {
+Candidate rate_tensor_core(const TileShape& tile, const ProductSize& size, int element_bytes,
+                           const Device& device) {
   const int warps = tile.warps_m * tile.warps_n, steps = tile.depth * element_bytes / 32;
   const int m = tile.pixels / tile.warps_m / 16, n = tile.filters / tile.warps_n / 8;
   const int hmma = m * n * steps, ldmatrix = (m + n / 2) * steps;  // of a warp
@@ -84,8 +86,10 @@ Candidate rate_tensor_core(const TileShape& tile, const ProductSize& size, int e
       bytes / kL2BytesPerClock,
   });
   const int registers = std::min(m * n * 4 + 2 * (m * 4 + n * 2) + 60, 255);
-  const int resident = resident_blocks(tile.threads(), registers, tensor_core_shared_bytes(tile, element_bytes), device);
-  const double latency = 1500 + 0.5 * tile.pixels * tile.filters / warps / 8;  // first slices' way, and the epilogue
+  const int resident =
+      resident_blocks(tile.threads(), registers, tensor_core_shared_bytes(tile, element_bytes), device);
+  const double latency =
+      1500 + 0.5 * tile.pixels * tile.filters / warps / 8;  // first slices' way, and the epilogue
   return rate(tile, size, resident, clocks, latency, device);
 }
 
@@ -94,7 +98,8 @@ Candidate rate_tensor_core(const TileShape& tile, const ProductSize& size, int e
 
 const std::vector<TileShape>& ffma_tiles() {
   static const std::vector<TileShape> tiles = {
-      {128, 128, 8, 4, 2, 4}, {128, 64, 8, 4, 1, 4}, {64, 128, 8, 2, 2, 4}, {64, 64, 8, 2, 1, 4}, {32, 64, 8, 1, 1, 4},
+      {128, 128, 8, 4, 2, 4}, {128, 64, 8, 4, 1, 4}, {64, 128, 8, 2, 2, 4},
+      {64, 64, 8, 2, 1, 4},   {32, 64, 8, 1, 1, 4},
   };
   return tiles;
 }
@@ -106,7 +111,8 @@ int ffma_shared_bytes(const TileShape& tile) {
 Candidate rate_ffma(const TileShape& tile, const ProductSize& size, const Device& device) {
   const double ffma = static_cast<double>(tile.pixels) * tile.filters * tile.depth;
   const double bytes = static_cast<double>(tile.pixels + tile.filters) * tile.depth * 4;
-  // Every FFMA is issued too: four sub-partitions issue 128 lanes a clock, of which a quarter does something else.
+  // Every FFMA is issued too: four sub-partitions issue 128 lanes a clock, of which a quarter does something
+  // else.
   const double clocks = std::max({ffma / device.ffma_per_clock, ffma * 1.3 / 128, bytes / kL2BytesPerClock});
   const int resident = resident_blocks(tile.threads(), 128, ffma_shared_bytes(tile), device);
   return rate(tile, size, resident, clocks, 1500, device);

@@ -6,8 +6,8 @@
 
 namespace pyconvx {
 
-// A block's share: pixels x filters outputs, depth elements of the reduction at a time, stages slices in shared
-// memory, warps_m x warps_n warps.
+// A block's share: pixels x filters outputs, depth elements of the reduction at a time, stages slices in
+// shared memory, warps_m x warps_n warps.
 struct TileShape {
   int pixels, filters, depth;
   int warps_m, warps_n, stages;

@@ -1,7 +1,7 @@
 // Division by a number that the host knows and the kernel does not: a multiplication and a shift.
 //
-// With L the smallest exponent such that d <= 2^L, and m = ceil(2^(31 + L) / d): m d = 2^(31 + L) + e with
-// 0 <= e < d <= 2^L, so x m / 2^(31 + L) = x / d + x e / (d 2^(31 + L)). For x < 2^31 the second term is below
+// With L the smallest exponent such that d <= 2^L, and m = ceil(2^(31 + L) / d): m d = 2^(31 + L) + e with 0
+// <= e < d <= 2^L, so x m / 2^(31 + L) = x / d + x e / (d 2^(31 + L)). For x < 2^31 the second term is below
 // 1 / d, too little to reach the next integer. Hence floor(x / d) = floor(x m / 2^(31 + L)), and m < 2^32.
 // Shared by host and device.
 #pragma once

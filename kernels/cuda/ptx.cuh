@@ -10,8 +10,8 @@ __device__ inline unsigned shared_address(const void* pointer) {
 
 // ---------------------------------------------------------------------------------------------------------
 // Copies from global to shared memory that bypass the registers. If `keep` is false the destination is filled
-// with zeros and the source is not read: it may point anywhere. 16 bytes go through L2 alone (.cg), fewer need
-// L1 (.ca).
+// with zeros and the source is not read: it may point anywhere. 16 bytes go through L2 alone (.cg), fewer
+// need L1 (.ca).
 
 template <int BYTES>
 __device__ inline void cp_async(unsigned shared, const void* global, bool keep) {
@@ -25,7 +25,9 @@ __device__ inline void cp_async(unsigned shared, const void* global, bool keep) 
                  "l"(global), "r"(static_cast<unsigned>(keep)), "n"(BYTES));
 }
 
-__device__ inline void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+__device__ inline void cp_async_commit() {
+  asm volatile("cp.async.commit_group;" ::: "memory");
+}
 
 // Waits until all but the newest PENDING groups of this thread have arrived.
 template <int PENDING>
@@ -40,8 +42,8 @@ __device__ inline void store_shared(unsigned shared, unsigned short bits) {
 }
 
 __device__ inline void store_shared(unsigned shared, uint4 bits) {
-  asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(shared), "r"(bits.x), "r"(bits.y), "r"(bits.z),
-               "r"(bits.w)
+  asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(shared), "r"(bits.x), "r"(bits.y),
+               "r"(bits.z), "r"(bits.w)
                : "memory");
 }
 
@@ -123,9 +125,15 @@ __device__ inline unsigned cvt_rn_bf16x2_f32(float low, float high) {
   return bits;
 }
 
-__device__ inline float bits_to_f32(unsigned bits) { return __uint_as_float(bits); }
-__device__ inline unsigned f32_to_bits(float x) { return __float_as_uint(x); }
-__device__ inline double bits_to_f64(unsigned low, unsigned high) { return __hiloint2double(high, low); }
+__device__ inline float bits_to_f32(unsigned bits) {
+  return __uint_as_float(bits);
+}
+__device__ inline unsigned f32_to_bits(float x) {
+  return __float_as_uint(x);
+}
+__device__ inline double bits_to_f64(unsigned low, unsigned high) {
+  return __hiloint2double(high, low);
+}
 __device__ inline uint2 f64_to_bits(double x) {
   return {static_cast<unsigned>(__double2loint(x)), static_cast<unsigned>(__double2hiint(x))};
 }

@@ -17,6 +17,7 @@ from . import Backend
 
 _CONVOLUTION_BACKWARD = torch.ops.aten.convolution_backward.default
 _DGRAD = (True, False, False)
+_MAX_POOL = torch.ops.aten.max_pool2d_with_indices.default
 _MAX_POOL_BACKWARD = torch.ops.aten.max_pool2d_with_indices_backward.default
 
 
@@ -59,10 +60,10 @@ def cropped(image: Tensor, padding: Any) -> Tensor:
 
 def convolve(problem, input, weight, bias, stride, padding, dilation, groups):
     """Convolve without an epilogue, in torch's own way."""
-    top, bottom, left, right = padding
-    if top == bottom and left == right:
-        return dense(torch.conv2d(input, weight, bias, stride, (top, left), dilation, groups), problem)
-    return dense(torch.conv2d(padded(input, padding), weight, bias, stride, 0, dilation, groups), problem)
+    if not is_symmetric(padding):
+        input, padding = padded(input, padding), (0, 0, 0, 0)
+    # Not by torch.conv2d, which `with pyconvx.use():` would send back here.
+    return dense(torch.convolution(input, weight, bias, stride, padding[::2], dilation, False, (0, 0), groups), problem)
 
 
 class Aten(Backend):
@@ -113,18 +114,18 @@ class Aten(Backend):
         return dense(grad_weight, problem), grad_bias if bias else input.new_empty((0,))
 
     def conv_transpose2d(self, problem, input, weight, bias, stride, padding, output_padding, dilation, groups):
-        if is_symmetric(padding):
-            output = torch.conv_transpose2d(input, weight, bias, stride, padding[::2], output_padding, groups, dilation)
-        else:
-            whole = torch.conv_transpose2d(input, weight, bias, stride, 0, output_padding, groups, dilation)
-            output = cropped(whole, padding)
+        crop = None if is_symmetric(padding) else padding
+        pads = (0, 0) if crop else padding[::2]
+        output = torch.convolution(input, weight, bias, stride, pads, dilation, True, output_padding, groups)
+        if crop:
+            output = cropped(output, crop)
         return dense(output, problem)
 
     def max_pool2d(self, problem, input, kernel_size, stride, padding, dilation, ceil_mode, index_dtype):
         geometry = (kernel_size, stride, padding[::2], dilation, ceil_mode)
+        output, indices = _MAX_POOL(input, *geometry)
         if index_dtype is None:
-            return dense(F.max_pool2d(input, *geometry), problem), input.new_empty((0,), dtype=torch.uint8)
-        output, indices = F.max_pool2d(input, *geometry, return_indices=True)
+            return dense(output, problem), input.new_empty((0,), dtype=torch.uint8)
         if index_dtype is not torch.int64:
             indices = _offsets(indices, problem).to(index_dtype)
         if problem.dilation != [1, 1]:  # else every window has an element

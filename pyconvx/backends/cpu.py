@@ -17,6 +17,7 @@ from ..errors import InvalidCall
 from .aten import Aten, convolve, dense
 
 _KERNELS = _C.cpu
+_ZERO = (0, 0)
 _CONVOLUTIONS = ("conv2d", "conv2d_dgrad", "conv2d_wgrad", "conv_transpose2d")
 
 
@@ -64,15 +65,15 @@ class Cpu(Aten):
         frozen_filters = frozen.packed_filters is not None
         # oneDNN is not called for an empty batch, and torch then forgets the layout.
         if plain and symmetric and native and problem.n and not frozen_filters:
-            return torch.conv2d(input, weight, bias, stride, (top, left), dilation, groups)
+            return torch.convolution(input, weight, bias, stride, (top, left), dilation, False, _ZERO, groups)
         if not native:
-            input, weight, bias = input.float(), weight.float(), None if bias is None else bias.float()
+            input, bias = input.float(), None if bias is None else bias.float()
             residual = None if residual is None else residual.float()
         if symmetric and problem.n and frozen_filters:
             output = _packed_conv2d(input, weight, bias, residual, (top, left), stride, dilation, groups, activation)
             output = dense(output, problem)
         else:
-            output = convolve(problem, input, weight, bias, stride, padding, dilation, groups)
+            output = convolve(problem, input, weight.to(input.dtype), bias, stride, padding, dilation, groups)
             if not plain:
                 output = _epilogue_(output, residual, activation)
         return output if native else output.to(dtype)
@@ -142,7 +143,7 @@ class Cpu(Aten):
 
 def _empty(problem: Any, dtype: torch.dtype, height: int, width: int) -> Tensor:
     layout = torch.channels_last if problem.channels_last else torch.contiguous_format
-    return torch.empty((problem.n, problem.c, height, width), dtype=dtype, memory_format=layout)
+    return torch.empty((problem.n, problem.c, height, width), dtype=dtype, device="cpu", memory_format=layout)
 
 
 def _run(kernel: Any, problem: Any, values: Tensor, indices: Tensor, height: int, width: int) -> Tensor:
@@ -177,9 +178,11 @@ def _packed_conv2d(
 ) -> Tensor:  # fmt: skip
     """Convolve with the filters in oneDNN's own arrangement, and its own epilogue."""
     geometry = (padding, stride, dilation, groups)
-    filters = frozen.packed(
-        weight, geometry, lambda: torch.ops.mkldnn._reorder_convolution_weight(weight, *geometry, input.shape)
-    )
+
+    def pack() -> Tensor:
+        return torch.ops.mkldnn._reorder_convolution_weight(weight.to(input.dtype), *geometry, input.shape)
+
+    filters = frozen.packed(weight, geometry, pack)
     relu = "relu" if activation == "relu" else None
     if residual is None:
         return torch.ops.mkldnn._convolution_pointwise(input, filters, bias, *geometry, relu or "none", [], "")

@@ -19,7 +19,7 @@ from .. import _C
 from . import Backend
 from .aten import dense
 
-DEVICE = "A100"
+DEVICE = "a100"
 """The chip that launches are planned for."""
 
 

@@ -12,7 +12,13 @@ from typing import Any
 
 import numpy as np
 
-import pyconvx._emulator as _emulator
+try:
+    import pyconvx._emulator as _emulator
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "the emulator's extension module pyconvx._emulator is not built: install pyconvx from source with "
+        "PYCONVX_EMULATOR=ON in the environment"
+    ) from error
 
 from .compile import Ptx
 from .counts import Counts, Site

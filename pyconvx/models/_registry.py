@@ -31,7 +31,7 @@ def create_model(name: str, **options: Any) -> nn.Module:
 
     Args:
         name: one of :func:`list_models`.
-        options: of the network's class: ``num_classes`` and ``in_channels`` everywhere, and its own.
+        options: of the network's class: ``num_classes``, ``in_channels`` where it takes images, and its own.
 
     Raises:
         InvalidCall: there is no such network.

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ..nn import Conv2d, MaxPool2d, Sequential
 from ._initialize import initialize
 from ._registry import register
+from ._same import HalvingMaxPool2d
 
 FIGURE_5 = {
     #      1x1  reduce 3x3  reduce 3x3 twice  pool
@@ -41,13 +42,10 @@ class BNInceptionModule(nn.Module):
         branches.append(
             Sequential(*_conv(in_channels, reduce33, 1), *_conv(reduce33, double, 3), *_conv(double, double, 3, stride))
         )
-        pooling = MaxPool2d(3, stride, ceil_mode=stride == 2, padding=2 - stride)
-        branches.append(
-            Sequential(
-                pooling if pool == "max" else nn.AvgPool2d(3, stride, padding=1),
-                *(_conv(in_channels, project, 1) if project else ()),
-            )
-        )
+        pooling: nn.Module = nn.AvgPool2d(3, stride=1, padding=1)
+        if pool == "max":
+            pooling = HalvingMaxPool2d() if stride == 2 else MaxPool2d(3, stride=1, padding=1)
+        branches.append(Sequential(pooling, *(_conv(in_channels, project, 1) if project else ())))
         self.branches = nn.ModuleList(branches)
         self.out_channels = one + three + double + (project or in_channels)
 
@@ -68,7 +66,7 @@ class BNInception(nn.Module):
         num_classes, in_channels: of output and input.
         dropout: before the linear layer.
 
-    Shape: (N, in_channels, H, W) -> (N, num_classes), any H and W of at least 15.
+    Shape: (N, in_channels, H, W) -> (N, num_classes); H and W at least 7.
     """
 
     def __init__(self, num_classes: int = 1000, in_channels: int = 3, *, dropout: float = 0.2) -> None:

@@ -18,7 +18,8 @@ class ShowAndTell(nn.Module):
     The features of a convolutional network are an LSTM's first input; its next ones are the words, and from each state
     it tells the next word.
 
-    Input 3 x 224 x 224 and a caption; 25,196,288 parameters, 2.20 G multiply-adds for one image and 20 words, with BN-Inception, as in the paper.
+    Input 3 x 224 x 224 and a caption; 25,196,288 parameters, 2.20 G multiply-adds for one image and 20
+    words, with BN-Inception, as in the paper.
 
     Args:
         num_classes: number of words.

@@ -12,8 +12,8 @@ from ..nn import Conv2d, ConvTranspose2d, MaxPool2d, MaxUnpool2d, Sequential
 from ._initialize import initialize
 from ._registry import register
 
-_STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
-"""Channels and number of convolutions of VGG-16's stages."""
+_STAGES = ((1, 2), (2, 2), (4, 3), (8, 3), (8, 3))
+"""Channels, in multiples of the first stage's, and number of convolutions of VGG-16's stages."""
 
 
 class DeconvNet(nn.Module):
@@ -26,26 +26,30 @@ class DeconvNet(nn.Module):
 
     Args:
         num_classes, in_channels: of output and input.
+        width: channels of the first stage.
         hidden: channels of the 1 x 1 map.
 
     Shape: (N, in_channels, H, W) -> (N, num_classes, H, W); H and W at least 224.
     """
 
-    def __init__(self, num_classes: int = 21, in_channels: int = 3, *, hidden: int = 4096) -> None:
+    def __init__(self, num_classes: int = 21, in_channels: int = 3, *, width: int = 64, hidden: int = 4096) -> None:
         super().__init__()
         self.conv = nn.ModuleList()
         self.deconv = nn.ModuleList()
         channels = in_channels
-        for width, depth in _STAGES:
-            down = pairwise([channels] + [width] * depth)
-            up = pairwise([width] * depth + [max(channels, 64)])
+        for multiple, depth in _STAGES:
+            filters = multiple * width
+            down = pairwise([channels] + [filters] * depth)
+            up = pairwise([filters] * depth + [channels if multiple > 1 else width])
             self.conv.append(_layers(*(Conv2d(a, b, 3, padding=1) for a, b in down)))
             self.deconv.insert(0, _layers(*(ConvTranspose2d(a, b, 3, padding=1) for a, b in up)))
-            channels = width
+            channels = filters
         self.pool = MaxPool2d(2, return_indices=True, index_dtype=torch.uint8)
         self.unpool = MaxUnpool2d(2)
-        self.fc = _layers(Conv2d(512, hidden, 7), Conv2d(hidden, hidden, 1), ConvTranspose2d(hidden, 512, 7))
-        self.score = Conv2d(64, num_classes, 1)
+        self.fc = _layers(
+            Conv2d(8 * width, hidden, 7), Conv2d(hidden, hidden, 1), ConvTranspose2d(hidden, 8 * width, 7)
+        )
+        self.score = Conv2d(width, num_classes, 1)
         initialize(self)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from ..errors import InvalidCall
 from ..nn import Conv2d, ConvTranspose2d, Sequential, fused_conv
 from ._initialize import initialize
 from ._registry import register
-from .vgg import TABLE_1, _features
+from .vgg import TABLE_1, vgg_features
 
 
 class FCN(nn.Module):
@@ -51,7 +51,7 @@ class FCN(nn.Module):
         if stride not in (32, 16, 8):
             raise InvalidCall(f"FCN: stride is {stride!r}, expected 32, 16 or 8")
         self.stride = stride
-        self.features = _features(TABLE_1["D"], in_channels, batch_norm=False)
+        self.features = vgg_features(TABLE_1["D"], in_channels)
         self.classifier = Sequential(
             Conv2d(512, hidden, 7, padding=3),
             nn.ReLU(inplace=True),

@@ -95,7 +95,8 @@ class GoogLeNet(nn.Module):
         transform_input: whether pixels come normalized by ImageNet's mean and deviation, which torchvision's weights,
             trained on [-1, 1], need to know.
 
-    Shape: (N, in_channels, H, W) -> (N, num_classes); H and W at least 15, with the paper's auxiliary heads 224.
+    Shape: (N, in_channels, H, W) -> (N, num_classes); H and W at least 15, in the paper's form 31, in training with its
+    auxiliary heads 224.
     """
 
     def __init__(

@@ -52,12 +52,20 @@ class InceptionResNetV1(nn.Module):
 
     Args:
         num_classes, in_channels: of output and input.
+        depths: numbers of modules A, B and C.
         dropout: before the linear layer; the paper keeps 0.8.
 
     Shape: (N, in_channels, H, W) -> (N, num_classes); H and W at least 75.
     """
 
-    def __init__(self, num_classes: int = 1000, in_channels: int = 3, *, dropout: float = 0.2) -> None:
+    def __init__(
+        self,
+        num_classes: int = 1000,
+        in_channels: int = 3,
+        *,
+        depths: tuple[int, int, int] = (5, 10, 5),
+        dropout: float = 0.2,
+    ) -> None:
         super().__init__()
         self.features = nn.Sequential(
             conv(in_channels, 32, 3, stride=2),
@@ -67,11 +75,11 @@ class InceptionResNetV1(nn.Module):
             conv(64, 80, 1),
             conv(80, 192, 3),
             conv(192, 256, 3, stride=2),
-            *(_block35(256, (32, 32, 32)) for _ in range(5)),
+            *(_block35(256, (32, 32, 32)) for _ in range(depths[0])),
             _reduction_a(256, 192, 192, 256),
-            *(_block17(896, 128, 128, 128) for _ in range(10)),
+            *(_block17(896, 128, 128, 128) for _ in range(depths[1])),
             _reduction_b(896, 256, 256, 256),
-            *(_block8(1792, 192, 192) for _ in range(5)),
+            *(_block8(1792, 192, 192) for _ in range(depths[2])),
         )
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(1792, num_classes)
@@ -93,12 +101,20 @@ class InceptionResNetV2(nn.Module):
 
     Args:
         num_classes, in_channels: of output and input.
+        depths: numbers of modules A, B and C.
         dropout: before the linear layer; the paper keeps 0.8.
 
     Shape: (N, in_channels, H, W) -> (N, num_classes); H and W at least 75.
     """
 
-    def __init__(self, num_classes: int = 1000, in_channels: int = 3, *, dropout: float = 0.2) -> None:
+    def __init__(
+        self,
+        num_classes: int = 1000,
+        in_channels: int = 3,
+        *,
+        depths: tuple[int, int, int] = (10, 20, 10),
+        dropout: float = 0.2,
+    ) -> None:
         super().__init__()
         self.conv2d_1a = conv(in_channels, 32, 3, stride=2)
         self.conv2d_2a = conv(32, 32, 3)
@@ -113,11 +129,11 @@ class InceptionResNetV2(nn.Module):
             branch2=nn.Sequential(conv(192, 64, 1), conv(64, 96, 3, padding=1), conv(96, 96, 3, padding=1)),
             branch3=average_and(conv(192, 64, 1)),
         )
-        self.repeat = nn.Sequential(*(_block35(320, (32, 48, 64)) for _ in range(10)))
+        self.repeat = nn.Sequential(*(_block35(320, (32, 48, 64)) for _ in range(depths[0])))
         self.mixed_6a = _reduction_a(320, 256, 256, 384)
-        self.repeat_1 = nn.Sequential(*(_block17(1088, 128, 160, 192) for _ in range(20)))
+        self.repeat_1 = nn.Sequential(*(_block17(1088, 128, 160, 192) for _ in range(depths[1])))
         self.mixed_7a = _reduction_b(1088, 288, 288, 320)
-        self.repeat_2 = nn.Sequential(*(_block8(2080, 224, 256) for _ in range(9)))
+        self.repeat_2 = nn.Sequential(*(_block8(2080, 224, 256) for _ in range(depths[2] - 1)))
         self.block8 = _block8(2080, 224, 256, scale=1.0, activation=None)
         self.conv2d_7b = conv(2080, 1536, 1)
         self.dropout = nn.Dropout(dropout)

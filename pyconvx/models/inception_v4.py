@@ -54,20 +54,28 @@ class InceptionV4(nn.Module):
 
     Args:
         num_classes, in_channels: of output and input.
+        depths: numbers of modules A, B and C.
         dropout: before the linear layer; the paper keeps 0.8.
 
     Shape: (N, in_channels, H, W) -> (N, num_classes); H and W at least 75.
     """
 
-    def __init__(self, num_classes: int = 1000, in_channels: int = 3, *, dropout: float = 0.2) -> None:
+    def __init__(
+        self,
+        num_classes: int = 1000,
+        in_channels: int = 3,
+        *,
+        depths: tuple[int, int, int] = (4, 7, 3),
+        dropout: float = 0.2,
+    ) -> None:
         super().__init__()
         self.features = nn.Sequential(
             *_stem(in_channels),
-            *(_inception_a() for _ in range(4)),
+            *(_inception_a() for _ in range(depths[0])),
             _reduction_a(),
-            *(_inception_b() for _ in range(7)),
+            *(_inception_b() for _ in range(depths[1])),
             _reduction_b(),
-            *(InceptionC() for _ in range(3)),
+            *(InceptionC() for _ in range(depths[2])),
         )
         self.dropout = nn.Dropout(dropout)
         self.last_linear = nn.Linear(1536, num_classes)

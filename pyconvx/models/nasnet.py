@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .. import functional
 from ..nn import Conv2d, ConvBNReLU, ResidualAdd
 from ._initialize import initialize
 from ._registry import register
+from ._same import halving_max_pool, halving_padding
 
 
 class Separable(nn.Module):
@@ -123,7 +123,7 @@ class ReductionCell(Cell):
     def forward(self, x: Tensor, previous: Tensor) -> Tensor:
         """Return the four maps that no combination takes, concatenated."""
         h, p = self.inputs(x, previous)
-        maximum = _halving_maximum(h)
+        maximum = halving_max_pool(h)
         zero = self.add(self.comb_iter_0_left(h), self.comb_iter_0_right(p))
         one = self.add(maximum, self.comb_iter_1_right(p))
         two = self.add(_halving_average(h), self.comb_iter_2_right(p))
@@ -220,18 +220,9 @@ def _average(x: Tensor) -> Tensor:
     return F.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
 
 
-def _halving_padding(x: Tensor) -> tuple[int, int, int, int]:
-    """'SAME' padding of a 3 x 3 window at stride 2, as top, bottom, left, right: an even size gets none before it."""
-    return x.shape[-2] % 2, 1, x.shape[-1] % 2, 1
-
-
-def _halving_maximum(x: Tensor) -> Tensor:
-    return functional.max_pool2d(x, 3, stride=2, padding=_halving_padding(x))
-
-
 def _halving_average(x: Tensor) -> Tensor:
     """The mean of 3 x 3 pixels; the zeros of the padding count, as in the models in circulation."""
-    top, bottom, left, right = _halving_padding(x)
+    top, bottom, left, right = halving_padding(x)
     return F.avg_pool2d(F.pad(x, (left, right, top, bottom)), 3, stride=2)
 
 

@@ -23,7 +23,7 @@ class NetworkInNetwork(nn.Module):
         num_classes, in_channels: of output and input.
         dropout: before the last perceptron.
 
-    Shape: (N, in_channels, H, W) -> (N, num_classes); H and W at least 51.
+    Shape: (N, in_channels, H, W) -> (N, num_classes); H and W at least 39.
     """
 
     def __init__(self, num_classes: int = 1000, in_channels: int = 3, *, dropout: float = 0.5) -> None:
@@ -56,7 +56,7 @@ class CifarNetworkInNetwork(nn.Module):
         num_classes, in_channels: of output and input.
         dropout: before the second and the third perceptron.
 
-    Shape: (N, in_channels, H, W) -> (N, num_classes); H and W at least 2.
+    Shape: (N, in_channels, H, W) -> (N, num_classes), any H and W.
     """
 
     def __init__(self, num_classes: int = 10, in_channels: int = 3, *, dropout: float = 0.5) -> None:

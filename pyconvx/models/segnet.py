@@ -12,8 +12,8 @@ from ..nn import Conv2d, MaxPool2d, MaxUnpool2d, Sequential
 from ._initialize import initialize
 from ._registry import register
 
-_STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
-"""Channels and number of convolutions of VGG-16's stages, which are the encoder's."""
+_STAGES = ((1, 2), (2, 2), (4, 3), (8, 3), (8, 3))
+"""Channels, in multiples of the first stage's, and number of convolutions of VGG-16's stages."""
 
 
 class SegNet(nn.Module):
@@ -26,20 +26,22 @@ class SegNet(nn.Module):
 
     Args:
         num_classes, in_channels: of output and input.
+        width: channels of the first stage.
 
     Shape: (N, in_channels, H, W) -> (N, num_classes, H, W); H and W at least 32.
     """
 
-    def __init__(self, num_classes: int = 12, in_channels: int = 3) -> None:
+    def __init__(self, num_classes: int = 12, in_channels: int = 3, *, width: int = 64) -> None:
         super().__init__()
         self.encoder = nn.ModuleList()
         self.decoder = nn.ModuleList()
         channels = in_channels
-        for width, depth in _STAGES:
-            self.encoder.append(_convs([channels] + [width] * depth))
-            self.decoder.insert(0, _convs([width] * depth + [channels]))
-            channels = width
-        self.decoder[-1] = Sequential(*_convs([64, 64]), Conv2d(64, num_classes, 3, padding=1))
+        for multiple, depth in _STAGES:
+            filters = multiple * width
+            self.encoder.append(_convs([channels] + [filters] * depth))
+            self.decoder.insert(0, _convs([filters] * depth + [channels]))
+            channels = filters
+        self.decoder[-1] = Sequential(*_convs([width, width]), Conv2d(width, num_classes, 3, padding=1))
         self.pool = MaxPool2d(2, return_indices=True, index_dtype=torch.uint8)
         self.unpool = MaxUnpool2d(2)
         initialize(self)

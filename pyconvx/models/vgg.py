@@ -63,7 +63,7 @@ class VGG(nn.Module):
         hidden: int = 4096,
     ) -> None:
         super().__init__()
-        self.features = _features(TABLE_1[configuration], in_channels, batch_norm)
+        self.features = vgg_features(TABLE_1[configuration], in_channels, batch_norm)
         self.avgpool = nn.AdaptiveAvgPool2d(7)
         self.classifier = nn.Sequential(
             nn.Linear(512 * 7 * 7, hidden),
@@ -82,7 +82,8 @@ class VGG(nn.Module):
         return self.classifier(torch.flatten(x, 1))
 
 
-def _features(column: str, channels: int, batch_norm: bool) -> Sequential:
+def vgg_features(column: str, channels: int, batch_norm: bool = False) -> Sequential:
+    """Build the convolutions and poolings of a column of table 1."""
     layers: list[nn.Module] = []
     for entry in column.split():
         if entry == "|":

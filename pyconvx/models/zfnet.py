@@ -25,7 +25,7 @@ class ZFNet(nn.Module):
         dropout: of the two hidden linear layers.
         hidden: their width.
 
-    Shape: (N, in_channels, H, W) -> (N, num_classes); H and W at least 55.
+    Shape: (N, in_channels, H, W) -> (N, num_classes); H and W at least 53.
     """
 
     def __init__(

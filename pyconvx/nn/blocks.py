@@ -21,13 +21,13 @@ def fused_conv(
 ) -> Tensor:
     """Return activation(bn(conv(x)) + residual), in as few operations as there can be.
 
-    Without a batch norm that is one: the rest is the convolution's epilogue. A batch norm in evaluation is an affine map
-    with constants: inside :func:`pyconvx.frozen_filters`, where no gradient is wanted, it is folded into filters and
-    bias, once, and there is one operation again. Elsewhere folding at every call would cost more than it saves.
+    Without a batch norm that is one: the rest is the convolution's epilogue. In evaluation a batch norm is an affine
+    map with constants; inside :func:`pyconvx.frozen_filters`, where no gradient is wanted, it is folded into filters
+    and bias, once, and there is one operation again. Elsewhere folding at every call would cost more than it saves.
 
-    Layers that are not ours (after ``swap(...).restore()``) or that hooks listen to are called one by one.
+    Layers that are not ours (after ``swap(...).restore()``, in a subclass) or have hooks are called one by one.
     """
-    ours = isinstance(conv, Conv2d) and not _has_hooks(conv)
+    ours = type(conv).forward is Conv2d.forward and "forward" not in vars(conv) and not _has_hooks(conv)
     if bn is None and ours:
         return conv(x, activation=activation, residual=residual)
     if bn is not None and ours and conv.padding_mode == "zeros" and _is_constant(bn):
@@ -39,11 +39,12 @@ def fused_conv(
     x = conv(x) if bn is None else bn(conv(x))
     if residual is not None:
         return functional.residual_add(x, residual, activation)
-    return F.relu(x, inplace=True) if activation == "relu" else x
+    # A hook may keep what it was shown, which is then not ours to change.
+    return F.relu(x, inplace=not (_has_hooks(conv) or _has_hooks(bn))) if activation == "relu" else x
 
 
-def _has_hooks(module: torch.nn.Module) -> bool:
-    return bool(
+def _has_hooks(module: torch.nn.Module | None) -> bool:
+    return module is not None and bool(
         module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
     )
 
@@ -52,6 +53,7 @@ def _is_constant(bn: torch.nn.BatchNorm2d) -> bool:
     """Whether a batch norm is, for now, an affine map that may be folded and kept."""
     return (
         frozen.packed_filters is not None
+        and isinstance(bn, torch.nn.modules.batchnorm._BatchNorm)
         and not bn.training
         and bn.running_var is not None
         and not torch.is_grad_enabled()

@@ -21,8 +21,18 @@ class MaxPool2d(torch.nn.MaxPool2d):
 
     index_dtype: torch.dtype = torch.int64
 
-    def __init__(self, *args: Any, index_dtype: torch.dtype = torch.int64, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        kernel_size: Any,
+        stride: Any = None,
+        padding: Any = 0,
+        dilation: Any = 1,
+        return_indices: bool = False,
+        ceil_mode: bool = False,
+        *,
+        index_dtype: torch.dtype = torch.int64,
+    ) -> None:
+        super().__init__(kernel_size, stride, padding, dilation, return_indices, ceil_mode)
         if index_dtype != MaxPool2d.index_dtype:
             self.index_dtype = index_dtype
 

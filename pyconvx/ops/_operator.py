@@ -19,6 +19,7 @@ subclass, no tracer); else the op is called below autograd, so that modes and su
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -125,7 +126,7 @@ class Operator:
             return output
 
         def dispatch_and_save(ctx: Any, *args: Any) -> Any:
-            with _AutoDispatchBelowAutograd():
+            with _for_other_levels(), _AutoDispatchBelowAutograd():
                 output = self.op(*args)
             save(ctx, args, output)
             ctx.save_for_forward(*ctx.to_save)
@@ -138,7 +139,7 @@ class Operator:
             {"forward": staticmethod(run_and_save), "backward": staticmethod(backward)},
         )
         # Past Function.apply itself, which looks for functorch's wrappers: on this road there are none.
-        self._train = super(Function, training).apply
+        self._train = super(Function, training).apply  # type: ignore[misc]
         # The form that functorch makes of every Function, one for each of its levels: here the dispatcher does that.
         dispatched: Any = type(
             f"{title}Dispatched",
@@ -147,6 +148,7 @@ class Operator:
                 "forward": staticmethod(dispatch_and_save),
                 "backward": staticmethod(lambda ctx, *grads: backward(_Outlived(ctx), *grads)),
                 "jvp": staticmethod(lambda ctx, *tangents: self.jvp(ctx, *tangents[: self.tensors])),
+                "_compiled_autograd_key": staticmethod(Function._compiled_autograd_key),
             },
         )
 
@@ -195,10 +197,11 @@ class Operator:
         self._check_arguments(args)
         problem = self.problem(*args)
         backend, refusals = backends.choose(self.name, problem, args[0].device)
-        if len(self._choices) >= _MAX_CHOICES:  # shapes without end: start over rather than grow without bound
-            self._choices.clear()
         choice = Choice(problem, backend, refusals, partial(getattr(backend, self.name), problem))
-        self._choices[signature] = choice
+        if all(type(x) in _PLAIN for x in args[: self.tensors]):
+            if len(self._choices) >= _MAX_CHOICES:  # shapes without end: start over rather than grow without bound
+                self._choices.clear()
+            self._choices[signature] = choice
         return choice
 
     def _checked_fake(self, *args: Any) -> Any:
@@ -226,6 +229,16 @@ class Operator:
             if value is not None or not isinstance(argument.type, torch.OptionalType):
                 check_tensor(self.name, argument.name, value)
         self.check(*args)
+
+
+def _for_other_levels() -> AbstractContextManager[Any]:
+    """Turn derivatives back on for functorch's levels below: a Function turns them off in its forward pass."""
+    if not _are_functorch_transforms_active():
+        return nullcontext()
+    levels = ExitStack()
+    levels.enter_context(torch.enable_grad())
+    levels.enter_context(forward_ad._set_fwd_grad_enabled(True))
+    return levels
 
 
 class _Outlived:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch._C import _are_functorch_transforms_active, _dispatch_tls_is_dispatch_key_included
 
-_LEGACY = torch._C._parse_dispatch_key("VmapMode")
+_LEGACY: Any = torch._C._parse_dispatch_key("VmapMode")
 
 
 def is_legacy_vmap() -> bool:

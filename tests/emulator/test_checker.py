@@ -98,6 +98,17 @@ def test_registers_nobody_wrote(use, ptx_entry):
     emulator.Module(ptx_entry(body.format(written), ".param .u64 x")).kernel("k").launch(1, 32, [x])
 
 
+@pytest.mark.parametrize("code", ["add.u32 %v, %hole, 1;", "mov.u32 %v, %hole;", "selp.b32 %v, %hole, 1, %p;"])
+def test_undefined_values_stay_undefined(code, ptx_entry):
+    body = f"""
+    .reg .b64 %a; .reg .b32 %v, %hole; .reg .pred %p; ld.param.u64 %a, [x]; mov.u32 %v, 0; setp.eq.u32 %p, %v, 0;
+    {code} st.global.b32 [%a], %v;
+    """
+    kernel = emulator.Module(ptx_entry(body, ".param .u64 x")).kernel("k")
+    launch = kernel.launch(1, 1, [np.zeros(1, np.int32)], on_report="return")
+    assert [r.kind for r in launch.reports] == ["uninitialised-register"]
+
+
 def test_values_not_chosen_may_be_undefined(ptx_entry):
     body = """
     .reg .b64 %a; .reg .b32 %v, %hole, %t; .reg .pred %p; ld.param.u64 %a, [x]; mov.u32 %t, %tid.x;

@@ -65,6 +65,18 @@ def test_wavefronts(stride, width, wavefronts, ideal, ptx_entry):
     assert (site.wavefronts, site.ideal_wavefronts, site.shared_bytes) == (wavefronts, ideal, 128 * width)
 
 
+@pytest.mark.parametrize(("lanes", "width", "wavefronts"), [(32, 1, 1), (16, 2, 2), (8, 4, 4)])
+def test_parts_of_a_warp_take_turns(lanes, width, wavefronts, ptx_entry):
+    # Every part of the warp, half or quarter, reads the same 128 bytes: one wavefront each, none saved.
+    vector = {1: "ld.shared.b32 %v0", 2: "ld.shared.v2.b32 {%v0, %v1}", 4: "ld.shared.v4.b32 {%v0, %v1, %v2, %v3}"}
+    body = f"""
+    .shared .align 16 .b8 box[128]; mov.u32 %a, box; mad.lo.u32 %v0, %t, 4, %a; st.shared.b32 [%v0], %t;
+    bar.warp.sync -1; and.b32 %v0, %t, {lanes - 1}; mad.lo.u32 %a, %v0, {4 * width}, %a; {vector[width]}, [%a];
+    """
+    site = kernel_of(ptx_entry, body).launch(1, 32, [None]).counts.opcode("ld.shared")
+    assert (site.wavefronts, site.ideal_wavefronts) == (wavefronts, wavefronts)
+
+
 @pytest.mark.parametrize(("pitch", "wavefronts"), [(16, 4), (128, 32), (144, 4), (64, 16)])
 def test_ldmatrix_and_cp_async(pitch, wavefronts, ptx_entry):
     body = f"""

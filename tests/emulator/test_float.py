@@ -101,6 +101,8 @@ def test_special_values_and_flushing(elementwise):
     assert np.array_equal(np.signbit(low[:2]), [True, True])
     assert np.array_equal(np.signbit(high[:2]), [False, False])
     assert np.isnan(elementwise("max.NaN.f32 %d, %a, %b;", [a, b], np.float32)[4:7]).all()
+    three = elementwise("max.f32 %d, %a, %b, 0f40000000;", [a, b], np.float32, target="sm_100")[:8]
+    assert np.array_equal(three, np.array([2, 2, inf, inf, 2, 2, 2, 2], np.float32))
     assert elementwise("add.ftz.f32 %d, %a, %b;", [a, b], np.float32)[7] == 0
     assert elementwise("add.f32 %d, %a, %b;", [a, b], np.float32)[7] == tiny
     saturated = elementwise("add.sat.f32 %d, %a, %b;", [a, b], np.float32)[:8]

@@ -86,6 +86,25 @@ def test_masks_of_diverged_lanes(elementwise):
     assert np.array_equal(got, np.where(LANES < 16, 15, 31))
 
 
+def test_a_complete_company_does_not_wait_for_another(ptx_entry):
+    # Lanes 0 to 7 come last: they wait for a flag that lanes 16 to 31 set after their own reduction.
+    body = """
+    .reg .b32 %lane, %mask, %v, %f; .reg .pred %p, %q; .reg .b64 %x, %o; .shared .align 4 .b32 flag[1];
+    mov.u32 %lane, %tid.x; ld.param.u64 %x, [px]; setp.eq.u32 %p, %lane, 0; @%p st.shared.b32 [flag], 0;
+    bar.warp.sync -1;
+    setp.lt.u32 %p, %lane, 16; selp.b32 %mask, 0xffff, 0xffff0000, %p;
+    setp.ge.u32 %q, %lane, 8; @%q bra reduce;
+    wait: ld.volatile.shared.b32 %f, [flag]; setp.eq.u32 %q, %f, 0; @%q bra wait;
+    reduce: redux.sync.max.u32 %v, %lane, %mask;
+    @!%p st.volatile.shared.b32 [flag], 1;
+    mad.wide.u32 %o, %lane, 4, %x; st.global.b32 [%o], %v;
+    """
+    kernel = emulator.Module(ptx_entry(body, ".param .u64 px")).kernel("k")
+    out = np.zeros(32, np.uint32)
+    kernel.launch(1, 32, [out], order="random", on_report="return", max_steps=100_000)
+    assert np.array_equal(out, np.where(LANES < 16, 15, 31))
+
+
 def test_lanes_meet_again_after_a_branch(elementwise):
     code = """
         and.b32 %t0, %lane, 3;
@@ -94,6 +113,20 @@ def test_lanes_meet_again_after_a_branch(elementwise):
         add.u32 %d, %d, 1;
         setp.lt.u32 %p, %d, %t0;
         @%p bra again;
+        activemask.b32 %d;
+    """
+    got = elementwise(code, [np.zeros(32, np.uint32)], np.uint32)
+    assert (got == 0xFFFFFFFF).all()
+
+
+def test_lanes_that_jump_ahead_wait_for_those_behind(elementwise):
+    code = """
+        setp.lt.u32 %p, %lane, 10;
+        @%p bra middle;
+        bra end;
+    middle:
+        add.u32 %a, %a, 1;
+    end:
         activemask.b32 %d;
     """
     got = elementwise(code, [np.zeros(32, np.uint32)], np.uint32)

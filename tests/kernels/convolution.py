@@ -6,8 +6,8 @@ import math
 
 import torch
 import torch.nn.functional as F
-from kernels.harness import DTYPES, run
 
+from kernels.harness import DTYPES, run
 from pyconvx import _C
 
 
@@ -15,17 +15,14 @@ class Case:
     """A convolution with its tensors. Integer-valued ones give sums that every dtype's accumulator holds exactly."""
 
     def __init__(
-        self,
-        n, c, h, w, k, r, s, *,
-        stride=(1, 1), padding=(0, 0, 0, 0), dilation=(1, 1), groups=1,
-        dtype=torch.float16, layout="nhwc", tf32=False,
-        bias=False, scale=False, residual=False, relu=False, integers=True, seed=0,
+        self, *, dtype=torch.float16, layout="nhwc", tf32=False, scale=False, relu=False, integers=True, seed=0, **sizes
     ):
-        self.dtype, self.layout, self.tf32 = dtype, layout, tf32
-        self.problem = _C.Conv2dProblem(
-            n=n, c=c, h=h, w=w, k=k, r=r, s=s, stride=stride, padding=padding, dilation=dilation, groups=groups,
-            dtype=DTYPES[dtype], layout=getattr(_C.Layout, layout), bias=bias, residual=residual,
+        self.dtype, self.layout, self.tf32, self.relu = dtype, layout, tf32, relu
+        self.problem = x = _C.Conv2dProblem(
+            dtype=DTYPES[dtype],
+            layout=getattr(_C.Layout, layout),
             activation=_C.Activation.relu if relu else _C.Activation.none,
+            **sizes,
         )
         generator = torch.Generator().manual_seed(seed)
 
@@ -34,14 +31,12 @@ class Case:
                 return torch.randint(low, high, shape, generator=generator).double()
             return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype).double()
 
-        p, q = self.problem.p, self.problem.q
-        self.input = tensor(n, c, h, w)
-        self.filter = tensor(k, c // groups, r, s, low=-1, high=2)
-        self.bias = tensor(k) if bias else None
-        self.scale = tensor(k, low=1, high=3).float().double() if scale else None
-        self.shift = tensor(k).float().double() if scale else None
-        self.residual = tensor(n, k, p, q) if residual else None
-        self.relu = relu
+        self.input = tensor(x.n, x.c, x.h, x.w)
+        self.filter = tensor(x.k, x.c // x.groups, x.r, x.s, low=-1, high=2)
+        self.bias = tensor(x.k) if x.bias else None
+        self.scale = tensor(x.k, low=1, high=3).float().double() if scale else None
+        self.shift = tensor(x.k).float().double() if scale else None
+        self.residual = tensor(x.n, x.k, x.p, x.q) if x.residual else None
 
     def conv(self, input, filter):
         x = self.problem
@@ -52,23 +47,22 @@ class Case:
     def expected(self) -> torch.Tensor:
         """In float64, not rounded."""
         y = self.conv(self.input, self.filter)
-        per_filter = lambda v: v.view(1, -1, 1, 1)
         if self.bias is not None:
-            y = y + per_filter(self.bias)
+            y = y + self.bias.view(-1, 1, 1)
         if self.scale is not None:
-            y = y * per_filter(self.scale) + per_filter(self.shift)
+            y = y * self.scale.view(-1, 1, 1) + self.shift.view(-1, 1, 1)
         if self.residual is not None:
             y = y + self.residual
         return y.relu() if self.relu else y
 
     def tolerance(self) -> torch.Tensor:
-        """How far a float result may be from expected(): rounding of the output, and of the sums, whose terms add up to
-        at most conv(|input|, |filter|)."""
+        """How far a float result may be from expected(): a few roundings of the sums, whose terms add up to at most
+        conv(|input|, |filter|), and the rounding of the output."""
         terms = self.conv(self.input.abs(), self.filter.abs())
-        length = self.filter[0].numel()
-        unit = 2.0**-10 if self.tf32 else torch.finfo(torch.float64 if self.dtype == torch.float64 else torch.float32).eps
-        # tf32 truncates its operands: an error of the operands, that does not average out.
-        sums = 2 * unit * terms if self.tf32 else 2 * unit * math.sqrt(length) * terms
+        sum_dtype = torch.float64 if self.dtype == torch.float64 else torch.float32
+        sums = 2 * torch.finfo(sum_dtype).eps * math.sqrt(self.filter[0].numel()) * terms
+        if self.tf32:  # truncates both operands to 10 bits behind the point, which does not average out
+            sums += 2 * 2.0**-10 * terms
         return sums + torch.finfo(self.dtype).eps * self.expected().abs()
 
     def plan(self, device="a100", **options):
@@ -111,6 +105,6 @@ class Case:
         wrong = (output.double() != expected.to(self.dtype).double()).nonzero()
         first = tuple(wrong[0].tolist())
         return (
-            f"{self.problem}, tile {plan.tile if plan else ''}: {len(wrong)} of {output.numel()} outputs are wrong, first at "
-            f"{first}: {output[first].item()} instead of {expected[first].item()}"
+            f"{self.problem}, tile {plan.tile if plan else ''}: {len(wrong)} of {output.numel()} outputs are wrong, "
+            f"first at {first}: {output[first].item()} instead of {expected[first].item()}"
         )

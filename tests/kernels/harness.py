@@ -1,5 +1,5 @@
-"""Runs the launches of a plan in the emulator: compiles the kernels that the plan names, by NVRTC, and passes the arguments
-that the plan made. Nothing here knows how any kernel works."""
+"""Runs the launches of a plan in the emulator: compiles the kernels that the plan names, by NVRTC, and passes the
+arguments that the plan made. Nothing here knows how any kernel works."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import torch
 
 from pyconvx import _C
 
-emulator = pytest.importorskip("pyconvx.emulator", reason="the emulator is not built: PYCONVX_EMULATOR=ON", exc_type=ImportError)
-compile = pytest.importorskip("pyconvx.emulator.compile", exc_type=ImportError)
-if why := compile.nvrtc_missing():
+NOT_BUILT = "the emulator is not built (PYCONVX_EMULATOR=ON)"
+emulator = pytest.importorskip("pyconvx.emulator", reason=NOT_BUILT, exc_type=ImportError)
+compiler = pytest.importorskip("pyconvx.emulator.compile", reason=NOT_BUILT, exc_type=ImportError)
+if why := compiler.nvrtc_missing():
     pytest.skip(why, allow_module_level=True)
 
 KERNELS = Path(__file__).parents[2] / "kernels" / "cuda"
@@ -29,7 +30,7 @@ DTYPES = {
 @functools.lru_cache(maxsize=64)
 def module(header: str, kernel: str, target: str):
     """The compiled kernel."""
-    ptx = compile.nvrtc(f'#include "{header}"\n', target=target, include=[KERNELS], names=[kernel])
+    ptx = compiler.nvrtc(f'#include "{header}"\n', target=target, include=[KERNELS], names=[kernel])
     return emulator.Module(ptx)
 
 

@@ -7,6 +7,7 @@ import math
 
 import pytest
 import torch
+
 from kernels.convolution import Case
 
 F16, BF16, F32, F64 = torch.float16, torch.bfloat16, torch.float32, torch.float64

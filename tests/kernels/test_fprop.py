@@ -6,6 +6,7 @@ import random
 
 import pytest
 import torch
+
 from kernels.convolution import Case
 
 F16, BF16, F32, F64 = torch.float16, torch.bfloat16, torch.float32, torch.float64
@@ -137,7 +138,7 @@ def test_plain(problem):
 
 
 @pytest.mark.parametrize("dtype", [F16, F32, F64])
-@pytest.mark.parametrize("problem", cases({**GEOMETRY, "stem": FEW_CHANNELS["3x3 stride 2"], "depthwise": DEPTHWISE["3x3"]}))
+@pytest.mark.parametrize("problem", cases({**GEOMETRY, "stem": FEW_CHANNELS["3x3"], "depthwise": DEPTHWISE["3x3"]}))
 def test_nchw(problem, dtype):
     case = Case(**{**problem, "dtype": dtype}, layout="nchw", bias=True, residual=True)
     case.check(case.plan())
@@ -150,22 +151,30 @@ def test_addresses_of_less_alignment(alignment):
     case.check(plan)
 
 
+ONE_OF_EACH = {
+    "tensor core": TENSOR_CORE["3x3"],
+    "unaligned": GEOMETRY["odd channels"],
+    "tf32": {**TENSOR_CORE["7x1"], "dtype": F32, "tf32": True},
+    "ffma": {**TENSOR_CORE["1x1"], "dtype": F32},
+    "few channels": FEW_CHANNELS["7x7 stride 2"],
+    "depthwise": DEPTHWISE["3x3"],
+    "plain": {**GEOMETRY["stride"], "dtype": F64},
+    "transposes": {**GEOMETRY["stride"], "layout": "nchw"},
+}
+
+
 @pytest.mark.parametrize("order", ["descending", "random"])
-@pytest.mark.parametrize(
-    "problem",
-    [
-        TENSOR_CORE["3x3"],
-        {**GEOMETRY["odd channels"], "dtype": F16},
-        {**TENSOR_CORE["1x1"], "dtype": F32},
-        FEW_CHANNELS["7x7 stride 2"],
-        DEPTHWISE["3x3"],
-        {**GEOMETRY["stride"], "layout": "nchw"},
-    ],
-    ids=["tensor core", "unaligned", "ffma", "few channels", "depthwise", "transposes"],
-)
+@pytest.mark.parametrize("problem", ONE_OF_EACH.values(), ids=ONE_OF_EACH)
 def test_other_orders_of_warps(problem, order):
     case = Case(**problem)
     case.check(case.plan(), order=order, seed=1)
+
+
+@pytest.mark.parametrize("device, target", [("rtx4090", "sm_89"), ("h100", "sm_90"), ("rtx5090", "sm_120")])
+@pytest.mark.parametrize("problem", ONE_OF_EACH.values(), ids=ONE_OF_EACH)
+def test_other_chips(problem, device, target):
+    case = Case(**problem)
+    case.check(case.plan(device), target=target)
 
 
 FLOATS = {
@@ -196,10 +205,11 @@ def test_any_problem():
         h = random_.randrange(1, 14) + dilation[0] * (r - 1)
         w = random_.randrange(1, 14) + dilation[1] * (s - 1)
         case = Case(
-            random_.choice([1, 2, 5]), c, h, w, k, r, s,
-            stride=random_.choice([(1, 1), (2, 2), (1, 3)]), padding=pad, dilation=dilation, groups=groups,
-            dtype=random_.choice([F16, BF16, F32, F64]), layout=random_.choice(["nhwc", "nchw"]),
-            bias=random_.random() < 0.5, scale=random_.random() < 0.3, residual=random_.random() < 0.3,
-            relu=random_.random() < 0.5, seed=seed,
-        )  # fmt: skip
+            **dict(n=random_.choice([1, 2, 5]), c=c, h=h, w=w, k=k, r=r, s=s, groups=groups),
+            **dict(stride=random_.choice([(1, 1), (2, 2), (1, 3)]), padding=pad, dilation=dilation),
+            **{option: random_.random() < 0.4 for option in ("bias", "scale", "residual", "relu")},
+            dtype=random_.choice([F16, BF16, F32, F64]),
+            layout=random_.choice(["nhwc", "nchw"]),
+            seed=seed,
+        )
         case.check(case.plan())

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+
 from kernels.convolution import Case
 from kernels.harness import emulator, run
-
 from pyconvx import _C
 
 
@@ -24,7 +24,7 @@ def test_input_beyond_31_bits(c, groups, dtype, family):
     """Three images, the last of which lies wholly beyond 2^31 elements, and windows at their four corners."""
     h, w = 5000 * 64 // c, 14000
     # A small convolution of the same pixels: its central window is what each corner of the large images holds.
-    case = Case(3, c, 3, 3, 16, 3, 3, padding=(1, 1, 1, 1), groups=groups, dtype=dtype)
+    case = Case(n=3, c=c, h=3, w=3, k=16, r=3, s=3, padding=(1, 1, 1, 1), groups=groups, dtype=dtype)
     fields = dict(r=3, s=3, stride=(h - 3, w - 3), groups=groups, dtype=case.problem.dtype, layout=_C.Layout.nhwc)
     problem = _C.Conv2dProblem(n=3, c=c, h=h, w=w, k=16, **fields)
     plan = _C.plan_conv2d(problem, "a100")

@@ -12,8 +12,8 @@ DEVICES = [device.name for device in _C.devices() if device.capability >= 80]
 
 
 def problem(**changes):
-    fields = dict(n=8, c=64, h=56, w=56, k=64, r=3, s=3, padding=(1, 1, 1, 1), dtype=_C.DType.float16, layout=_C.Layout.nhwc)
-    return _C.Conv2dProblem(**{**fields, **changes})
+    fields = dict(n=8, c=64, h=56, w=56, k=64, r=3, s=3, padding=(1, 1, 1, 1))
+    return _C.Conv2dProblem(**{**fields, "dtype": _C.DType.float16, "layout": _C.Layout.nhwc, **changes})
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_family_depends_on_neither_batch_nor_device(changes, family):
 
 def test_tf32_is_asked_for():
     fp32 = problem(dtype=_C.DType.float32)
-    assert "f32" in _C.plan_conv2d(fp32, "a100", tf32=True).launches[0].kernel
+    assert "tf32" in _C.plan_conv2d(fp32, "a100", tf32=True).launches[0].kernel
     assert _C.plan_conv2d(fp32, "a100", tf32=True).family == "fprop_tensor_core"
     assert _C.plan_conv2d(fp32, "a100").family == "fprop_ffma"
 
@@ -63,7 +63,8 @@ def test_best_candidate_wins():
 
 def test_vectors_follow_channels_and_alignment():
     def vector(alignment=16, **changes):
-        return int(_C.plan_conv2d(problem(**changes), "a100", alignment=alignment).launches[0].kernel.rstrip(">").split(", ")[-1])
+        kernel = _C.plan_conv2d(problem(**changes), "a100", alignment=alignment).launches[0].kernel
+        return int(kernel.rstrip(">").split(", ")[-1])
 
     assert [vector(c=c) for c in (64, 20, 22, 21)] == [16, 8, 4, 2]
     assert [vector(alignment) for alignment in (16, 8, 4, 2)] == [16, 8, 4, 2]
@@ -96,7 +97,7 @@ def test_nothing_to_transpose_in_one_channel_or_pixel():
 def test_batches_beyond_31_bits_are_split():
     plan = _C.plan_conv2d(problem(n=2**20, c=8, k=8), "a100")
     assert len(plan.launches) == 2
-    images = (2**31 - 1) // 56**2
+    images = (2**31 - 1024) // 56**2
     skips = {slot.buffer: slot.skip for slot in plan.launches[1].pointers}
     assert skips["input"] == skips["output"] == images * 56 * 56 * 8 * 2
     assert skips["filter"] == skips["bias"] == 0
@@ -126,6 +127,8 @@ def test_arguments_are_bytes_with_addresses():
         ({"device": "t4"}, {}, "compute capability 8.0.*t4 has 7.5"),
         ({"device": "gtx"}, {}, 'no device "gtx".*a100'),
         ({"tile": "3x3x3"}, {}, "no tile 3x3x3"),
+        ({"alignment": 1}, {}, "power of two.*got 1"),
+        ({"alignment": 12}, {}, "power of two.*got 12"),
         ({}, {"pass_": _C.Pass.dgrad}, "fprop only.*dgrad"),
         ({}, {"h": 2**31}, "31 bits.*split"),
         ({}, {"c": 63, "groups": 2}, "groups must divide"),

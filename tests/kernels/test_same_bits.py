@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from kernels.convolution import Case
 
+from kernels.convolution import Case
 from pyconvx import _C
 
 F16, BF16, F32, F64 = torch.float16, torch.bfloat16, torch.float32, torch.float64

@@ -11,15 +11,7 @@ namespace pyconvx::emulator {
 namespace {
 
 // `mode` of a barrier.
-enum BarrierMode : uint8_t {
-  kSync = 0,
-  kArrive = 1,
-  kPopc = 2,
-  kAnd = 3,
-  kOr = 4,
-  kVariant = 7,
-  kUnaligned = 8
-};
+enum BarrierMode : uint8_t { kSync, kArrive, kPopc, kAnd, kOr, kVariant = 7, kUnaligned = 8 };
 
 uint8_t variant(const Instruction& i) {
   return i.mode & kVariant;
@@ -100,7 +92,7 @@ bool decode_barrier(Decoder& d) {
   if (left == 1)
     d.source(d.operand(at++), Type::u32);
   else
-    d.source(Operand{Operand::number, false, "0", "", 0, {}}, Type::u32), i.source[1] = 0;
+    d.no_source();
   if (reduces) d.source_predicate(d.operand(at++));
   d.expect_operands(at);
   return true;

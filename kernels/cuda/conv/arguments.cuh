@@ -1,9 +1,10 @@
-// What a convolution kernel is given, by value. Shared by host and device: plain sizes, no torch, no CUDA types.
+// What a convolution kernel is given, by value. Shared by host and device: plain sizes, no torch, no CUDA
+// types.
 //
 // Activations are N H W C, filters K R S C/groups, outputs N P Q K. Every size fits 31 bits, and so do N P Q,
-// R S C/groups and a window's bytes: the plan refuses or splits what does not. Tensors themselves may be larger:
-// kernels form 64-bit addresses of pixels and filters, and add 31-bit offsets within a window to them.
-// fprop_plain.cuh alone needs none of the products to fit.
+// R S C/groups and a window's bytes: the plan refuses or splits what does not. Tensors themselves may be
+// larger: kernels form 64-bit addresses of pixels and filters, and add 31-bit offsets within a window to
+// them. fprop_plain.cuh alone needs none of the products to fit.
 #pragma once
 
 #include "../division.cuh"
@@ -29,10 +30,10 @@ struct Conv2dArguments {
   int relu;
   int vector_output;  // may outputs, residuals and per-filter vectors be accessed by 16 bytes?
 
-  int pixels;       // N P Q
-  int reduction;    // R S C/groups
-  int row_step;     // bytes from one tap to the one below it, and
-  int column_step;  // to the one on its right
+  int pixels;            // N P Q
+  int reduction;         // R S C/groups
+  unsigned row_step;     // bytes from one tap to the one below it, and
+  unsigned column_step;  // to the one on its right
 
   Division by_image;         // P Q
   Division by_q;             // Q
@@ -43,9 +44,9 @@ struct Conv2dArguments {
   Division by_group_tiles;   // tiles of filters in one group
 
   // For kernels whose blocks own rectangles of output pixels.
-  int tiles;                     // in all images
+  int tiles;  // in all images
   Division by_tiles_of_image;
-  Division by_tiles_of_row;      // from an image's left to its right edge
+  Division by_tiles_of_row;  // from an image's left to its right edge
 };
 
 struct TransposeArguments {

@@ -2,12 +2,13 @@
 //
 //   output = relu(sum * scale + (bias * scale + shift) + residual)
 //
-// in the accumulator's type, rounded to the element's once. What is absent is its neutral element, so that there is
-// one way through the arithmetic: scale 1, bias and shift 0, and a floor of -inf where relu has one of 0.
+// in the accumulator's type, rounded to the element's once. What is absent is its neutral element, so that
+// there is one way through the arithmetic: scale 1, bias and shift 0, and a floor of -inf where relu has one
+// of 0.
 //
-// The unit of work is a vector: 16 bytes of output, which are V neighbouring filters of one pixel. A kernel arranges
-// its sums such that each thread owns whole vectors; neighbouring threads' vectors then make up full 32-byte sectors,
-// and no staging in shared memory is needed.
+// The unit of work is a vector: 16 bytes of output, which are V neighbouring filters of one pixel. A kernel
+// arranges its sums such that each thread owns whole vectors; neighbouring threads' vectors then make up full
+// 32-byte sectors, and no staging in shared memory is needed.
 #pragma once
 
 #include "../device.cuh"
@@ -20,9 +21,10 @@ class Epilogue {
   static constexpr int V = kVector<Element>;
   using Number = Accumulator<Element>;
 
- public:
+public:
   // For filters [first, first + V) of all, of which `count` exist.
-  __device__ Epilogue(const Conv2dArguments& args, int first, int count) : args_(args), first_(first), count_(count) {
+  __device__ Epilogue(const Conv2dArguments& args, int first, int count)
+      : args_(args), first_(first), count_(count) {
 #pragma unroll
     for (int v = 0; v < V; ++v) {
       const bool exists = v < count;
@@ -62,7 +64,7 @@ class Epilogue {
     }
   }
 
- private:
+private:
   const Conv2dArguments& args_;
   int first_, count_;
   Number scale_[V], offset_[V];

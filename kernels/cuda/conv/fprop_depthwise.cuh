@@ -2,11 +2,12 @@
 //
 //   output[n][p][q][k] = sum over r, s of input[n][h][w][k / multiplier] * filter[k][r][s]
 //
-// There is no matrix product in it: an input element meets one filter only, and the time goes into moving bytes. A
-// thread owns V neighbouring channels, 16 bytes, of RUN neighbouring outputs of a row. Where the stride is a constant,
-// it walks along each row of its windows and multiplies an input vector, once read and widened, with all taps that it
-// is under: input column i is under tap s of output j where i = j STRIDE + s. A block owns VECTORS vectors of channels
-// and 256 / VECTORS runs; neighbouring threads own neighbouring vectors.
+// There is no matrix product in it: an input element meets one filter only, and the time goes into moving
+// bytes. A thread owns V neighbouring channels, 16 bytes, of RUN neighbouring outputs of a row. Where the
+// stride is a constant, it walks along each row of its windows and multiplies an input vector, once read and
+// widened, with all taps that it is under: input column i is under tap s of output j where i = j STRIDE + s.
+// A block owns VECTORS vectors of channels and 256 / VECTORS runs; neighbouring threads own neighbouring
+// vectors.
 //
 // Filters are put into shared memory at the start, widened, as [r][s][channel of the block].
 //
@@ -17,14 +18,14 @@
 
 namespace pyconvx {
 
-// R x S taps, STRIDE in both directions, no dilation; or 0, 0, 0: known at run time only. WIDE: the multiplier is 1 and
-// 16-byte accesses are right.
+// R x S taps, STRIDE in both directions, no dilation; or 0, 0, 0: known at run time only. WIDE: the
+// multiplier is 1 and 16-byte accesses are right.
 template <class Element, int R_, int S_, int STRIDE_, bool WIDE>
 class Depthwise {
   static constexpr int V = kVector<Element>, VECTORS = 4, RUN = 4, THREADS = 256;
   static constexpr int CHANNELS = VECTORS * V;  // of a block
 
- public:
+public:
   __device__ Depthwise(const Conv2dArguments& args, float* filters) : args_(args), filters_(filters) {
     const int run_block = args.by_filter_tiles(blockIdx.x);
     first_ = (blockIdx.x - run_block * args.by_filter_tiles.divisor) * CHANNELS;
@@ -57,14 +58,15 @@ class Depthwise {
       if (q + j < args_.q) epilogue.store(pixel + j, sum_[j]);
   }
 
- private:
+private:
   __device__ int taps_h() const { return R_ ? R_ : args_.r; }
   __device__ int taps_w() const { return S_ ? S_ : args_.s; }
 
   __device__ void copy_filters() const {
     const int taps = taps_h() * taps_w(), channel = threadIdx.x % CHANNELS;
     const bool exists = first_ + channel < args_.k;
-    const Element* from = static_cast<const Element*>(args_.filter) + static_cast<long long>(first_ + channel) * taps;
+    const Element* from =
+        static_cast<const Element*>(args_.filter) + static_cast<long long>(first_ + channel) * taps;
     for (int tap = threadIdx.x / CHANNELS; tap < taps; tap += THREADS / CHANNELS)
       filters_[tap * CHANNELS + channel] = exists ? widen(from[tap]) : 0.0f;
   }

@@ -1,19 +1,20 @@
 // Convolution of an input of 1 to 4 channels, the first layer of most networks, on tensor cores.
 //
-// A gather would fetch 2 to 8 bytes at a time here. Instead a block copies the patch of input that its 8 x 16 output
-// pixels see, once, and finds all operands in it; and it keeps its filters while it walks over many tiles.
+// A gather would fetch 2 to 8 bytes at a time here. Instead a block copies the patch of input that its 8 x 16
+// output pixels see, once, and finds all operands in it; and it keeps its filters while it walks over many
+// tiles.
 //
-// Shared memory. The patch: rows of pixels of 4 channels each, those past C being zeros; tile pixel (p, q) and tap
-// (r, s) meet at row p stride_h + r dilation_h, column q stride_w + s dilation_w. Filters: for each its R rows of
-// S x 4 elements, zeros past C and past S up to whole matrix instructions; the pitch of a filter is an odd multiple
-// of 16 bytes, so that ldmatrix reads 8 of them from all 32 banks.
+// Shared memory. The patch: rows of pixels of 4 channels each, those past C being zeros; tile pixel (p, q)
+// and tap (r, s) meet at row p stride_h + r dilation_h, column q stride_w + s dilation_w. Filters: for each
+// its R rows of S x 4 elements, zeros past C and past S up to whole matrix instructions; the pitch of a
+// filter is an odd multiple of 16 bytes, so that ldmatrix reads 8 of them from all 32 banks.
 //
-// Reduction: r by r, and in each row of the window, matrix instruction by matrix instruction, TAPS taps of 4 channels,
-// 32 bytes: 4 taps of 16-bit elements, 2 of tf32. Lane l supplies 4 bytes of each half of it, from pixels l / 4 and
-// l / 4 + 8 of a row of 16: bytes 4 (l % 4) of the half's 16, which is one tap, or one of two. Neighbouring taps
-// needn't lie side by side in the patch (dilation), nor at multiples of 16 bytes (stride 1), so lanes read them by
-// 4 bytes rather than by ldmatrix. Taps past S meet filter zeros, but the patch has other pixels there: an infinity
-// among them would make a NaN, so they are replaced by zeros, too.
+// Reduction: r by r, and in each row of the window, matrix instruction by matrix instruction, TAPS taps of 4
+// channels, 32 bytes: 4 taps of 16-bit elements, 2 of tf32. Lane l supplies 4 bytes of each half of it, from
+// pixels l / 4 and l / 4 + 8 of a row of 16: bytes 4 (l % 4) of the half's 16, which is one tap, or one of
+// two. Neighbouring taps needn't lie side by side in the patch (dilation), nor at multiples of 16 bytes
+// (stride 1), so lanes read them by 4 bytes rather than by ldmatrix. Taps past S meet filter zeros, but the
+// patch has other pixels there: an infinity among them would make a NaN, so they are replaced by zeros, too.
 //
 // Order of summation: that of the reduction above, which depends on the filter alone.
 #pragma once
@@ -29,10 +30,11 @@ template <class Element, int FILTERS, int R_, int S_, int STRIDE_, int VECTOR>
 class FewChannels {
   static constexpr int TILE_P = 8, TILE_Q = 16, THREADS = 128;
   static constexpr int V = kVector<Element>, BYTES = sizeof(Element), PIXEL = 4 * BYTES;
-  static constexpr int TAPS = 32 / PIXEL;          // of a matrix instruction
-  static constexpr int M = 2, N = FILTERS / 8;     // matrix instructions of a warp: two rows of 16 pixels, all filters
+  static constexpr int TAPS = 32 / PIXEL;  // of a matrix instruction
+  static constexpr int M = 2;              // matrix instructions of a warp: two rows of 16 pixels,
+  static constexpr int N = FILTERS / 8;    // all filters
 
- public:
+public:
   __device__ FewChannels(const Conv2dArguments& args, unsigned shared) : args_(args), filters_(shared) {
     const int filter_tile = blockIdx.x % args.by_filter_tiles.divisor;
     first_filter_ = filter_tile * FILTERS;
@@ -50,9 +52,9 @@ class FewChannels {
     const int step = gridDim.x / args_.by_filter_tiles.divisor;
     int tile = blockIdx.x / args_.by_filter_tiles.divisor;
     unsigned patch = patches_, next = patches_ + patch_bytes();
-    clear_patches();
-    copy_filters();
+    clear();
     __syncthreads();
+    copy_filters();
     if (tile < args_.tiles) copy_patch(patch, tile);
     for (; tile < args_.tiles; tile += step) {
       ptx::cp_async_wait<0>();
@@ -66,18 +68,21 @@ class FewChannels {
     }
   }
 
- private:
+private:
   __device__ int taps_h() const { return R_ ? R_ : args_.r; }
   __device__ int taps_w() const { return S_ ? S_ : args_.s; }
   __device__ int stride_h() const { return STRIDE_ ? STRIDE_ : args_.stride_h; }
   __device__ int stride_w() const { return STRIDE_ ? STRIDE_ : args_.stride_w; }
   __device__ int dilation_h() const { return STRIDE_ ? 1 : args_.dilation_h; }
   __device__ int dilation_w() const { return STRIDE_ ? 1 : args_.dilation_w; }
+
   // Sizes that the plan computes as well: few_channels_shared_bytes in csrc/plan/tiles.cpp.
   __device__ int steps_of_row() const { return (taps_w() + TAPS - 1) / TAPS; }
   __device__ int filter_pitch() const { return (taps_h() * steps_of_row() * 2 | 1) * 16; }
   __device__ int patch_rows() const { return (TILE_P - 1) * stride_h() + (taps_h() - 1) * dilation_h() + 1; }
-  __device__ int patch_columns() const { return (TILE_Q - 1) * stride_w() + (taps_w() - 1) * dilation_w() + 1; }
+  __device__ int patch_columns() const {
+    return (TILE_Q - 1) * stride_w() + (taps_w() - 1) * dilation_w() + 1;
+  }
   __device__ int row_pitch() const { return patch_columns() * PIXEL; }
   __device__ int patch_bytes() const { return (patch_rows() * row_pitch() + 15) / 16 * 16; }
 
@@ -91,30 +96,35 @@ class FewChannels {
     return {n, row * TILE_P, column * TILE_Q};
   }
 
-  __device__ void clear_patches() const {
-    for (int i = threadIdx.x; i < 2 * patch_bytes() / 16; i += THREADS) ptx::store_shared(patches_ + i * 16, uint4{});
+  // The zeros past C and S, which nothing overwrites.
+  __device__ void clear() const {
+    const int vectors = (FILTERS * filter_pitch() + 2 * patch_bytes()) / 16;
+    for (int i = threadIdx.x; i < vectors; i += THREADS) ptx::store_shared(filters_ + i * 16, uint4{});
   }
 
+  // A thread copies every other or every fourth row of one filter's window.
   __device__ void copy_filters() const {
-    const Element* from = static_cast<const Element*>(args_.filter);
-    const int taps = steps_of_row() * TAPS;
-    for (int i = threadIdx.x; i < FILTERS * taps_h() * taps; i += THREADS) {
-      const int s = i % taps, r = i / taps % taps_h(), row = i / taps / taps_h();
-      const int filter = first_filter_ + filter_of_row<V>(row);
-      const bool exists = s < taps_w() && filter < args_.k;
-      const Element* tap = from + static_cast<long long>(filter) * args_.reduction + (r * taps_w() + s) * args_.c;
-      const unsigned to = filters_ + row * filter_pitch() + (r * taps + s) * PIXEL;
+    const int row = threadIdx.x % FILTERS, filter = first_filter_ + filter_of_row<V>(row);
+    if (filter >= args_.k) return;
+    const Element* from =
+        static_cast<const Element*>(args_.filter) + static_cast<long long>(filter) * args_.reduction;
+    const unsigned to = filters_ + row * filter_pitch();
+    for (int r = threadIdx.x / FILTERS; r < taps_h(); r += THREADS / FILTERS)
+#pragma unroll(S_ ? S_ : 1)
+      for (int s = 0; s < taps_w(); ++s)
 #pragma unroll
-      for (int c = 0; c < 4; ++c) copy<BYTES>(to + c * BYTES, tap + c, exists && c < args_.c);
-    }
+        for (int c = 0; c < 4; ++c)
+          if (c < args_.c)
+            copy<BYTES>(to + r * steps_of_row() * 32 + s * PIXEL + c * BYTES,
+                        from + (r * taps_w() + s) * args_.c + c, true);
     ptx::cp_async_commit();
-    ptx::cp_async_wait<0>();
   }
 
   __device__ void copy_patch(unsigned patch, int tile) const {
     const Position at = position(tile);
     const int top = at.p * stride_h() - args_.pad_top, left = at.q * stride_w() - args_.pad_left;
-    const Element* image = static_cast<const Element*>(args_.input) + static_cast<long long>(at.n) * args_.h * args_.w * args_.c;
+    const Element* image =
+        static_cast<const Element*>(args_.input) + static_cast<long long>(at.n) * args_.h * args_.w * args_.c;
     for (int i = threadIdx.x; i < patch_rows() * patch_columns(); i += THREADS) {
       const int row = i / patch_columns(), column = i % patch_columns(), h = top + row, w = left + column;
       const bool inside = h >= 0 && h < args_.h && w >= 0 && w < args_.w;
@@ -135,7 +145,7 @@ class FewChannels {
 #pragma unroll
         for (int x = 0; x < 4; ++x) sum_[i][j][x] = 0;
     unsigned filters_from = filters_from_;
-#pragma unroll(R_ && R_* S_ <= 49 ? R_ : 1)
+#pragma unroll(R_ && R_ * S_ <= 49 ? R_ : 1)
     for (int r = 0; r < taps_h(); ++r) {
       const unsigned row = patch + pixels_from_ + r * dilation_h() * row_pitch();
 #pragma unroll(S_ ? S_ : 1)
@@ -154,7 +164,8 @@ class FewChannels {
       for (int i = 0; i < M; ++i)
 #pragma unroll
         for (int eight = 0; eight < 2; ++eight) {
-          const unsigned from = row + tap * dilation_w() * PIXEL + i * stride_h() * row_pitch() + eight * 8 * stride_w() * PIXEL;
+          const unsigned from = row + tap * dilation_w() * PIXEL + i * stride_h() * row_pitch() +
+                                eight * 8 * stride_w() * PIXEL;
           pixels[i][half * 2 + eight] = exists ? ptx::load_shared(from) : 0;
         }
     }

@@ -1,16 +1,17 @@
 // Convolution in float32 as IEEE has it, on the FFMA pipe. The two matrices and their addresses: gather.cuh.
 //
-// Order of summation: one fused multiply-add after another, with j ascending, in every tile and for every batch.
-// Products past the last j are 0 * 0 and change nothing.
+// Order of summation: one fused multiply-add after another, with j ascending, in every tile and for every
+// batch. Products past the last j are 0 * 0 and change nothing.
 //
-// A thread owns 8 x 8 outputs: two runs of 4 pixels, 16 apart, by two runs of 4 filters, 32 apart; a warp owns
-// 32 pixels x 64 filters, its lanes 4 x 8 of them. For each j a thread reads 2 + 2 vectors of 16 bytes for 64
-// multiplications, of which lanes in a row read the same pixels and lanes in a column the same filters.
+// A thread owns 8 x 8 outputs: two runs of 4 pixels, 16 apart, by two runs of 4 filters, 32 apart; a warp
+// owns 32 pixels x 64 filters, its lanes 4 x 8 of them. For each j a thread reads 2 + 2 vectors of 16 bytes
+// for 64 multiplications, of which lanes in a row read the same pixels and lanes in a column the same
+// filters.
 //
-// Shared memory therefore holds slices with j as the slow index: [DEPTH][PIXELS + 4], [DEPTH][FILTERS + 4]. Copies
-// are transposing and by the element: thread t copies element t % 8 of rows t / 8, t / 8 + THREADS / 8 ... Eight
-// neighbouring threads read 32 contiguous bytes, and a warp writes 8 x 4 elements to all 32 banks, because the pitch
-// is 4 modulo 32. By the element means that any number of channels takes the same way.
+// Shared memory therefore holds slices with j as the slow index: [DEPTH][PIXELS + 4], [DEPTH][FILTERS + 4].
+// Copies are transposing and by the element: thread t copies element t % 8 of rows t / 8, t / 8 + THREADS / 8
+// ... Eight neighbouring threads read 32 contiguous bytes, and a warp writes 8 x 4 elements to all 32 banks,
+// because the pitch is 4 modulo 32. By the element means that any number of channels takes the same way.
 #pragma once
 
 #include "epilogue.cuh"
@@ -24,24 +25,28 @@ class FfmaProduct {
   static constexpr int ROWS_AT_ONCE = Tile::THREADS / DEPTH;
   static constexpr int PIXEL_ROWS = Tile::PIXELS / ROWS_AT_ONCE, FILTER_ROWS = Tile::FILTERS / ROWS_AT_ONCE;
   static constexpr int PIXEL_PITCH = Tile::PIXELS + 4, FILTER_PITCH = Tile::FILTERS + 4;
-  static constexpr int STAGE = DEPTH * (PIXEL_PITCH + FILTER_PITCH), LAST_STAGE = (Tile::STAGES - 1) * STAGE;  // floats
+  static constexpr int STAGE = DEPTH * (PIXEL_PITCH + FILTER_PITCH);  // floats
+  static constexpr int LAST_STAGE = (Tile::STAGES - 1) * STAGE;
   static_assert(DEPTH == 8 && Tile::PIXELS == 32 * Tile::WARPS_M && Tile::FILTERS == 64 * Tile::WARPS_N);
 
- public:
-  __device__ FfmaProduct(const Conv2dArguments& args, float* shared) : args_(args), tile_(args), shared_(shared) {
+public:
+  __device__ FfmaProduct(const Conv2dArguments& args, float* shared)
+      : args_(args), tile_(args), shared_(shared) {
     const int row = threadIdx.x / DEPTH;
     next_ = threadIdx.x % DEPTH;
     copies_to_ = ptx::shared_address(shared + next_ * PIXEL_PITCH + row);
     filters_to_ = ptx::shared_address(shared + DEPTH * PIXEL_PITCH + next_ * FILTER_PITCH + row);
 #pragma unroll
-    for (int i = 0; i < PIXEL_ROWS; ++i) rows_.start(args, i, tile_.pixel + row + i * ROWS_AT_ONCE, tile_.group);
+    for (int i = 0; i < PIXEL_ROWS; ++i)
+      rows_.start(args, i, tile_.pixel + row + i * ROWS_AT_ONCE, tile_.group);
     filter_ = tile_.template filter_row<float>(args, row) + next_;
     filters_left_ = args.group_filters - tile_.filter - row;
   }
 
-  // The pipeline: slices i + 1 .. i + STAGES - 1 are on their way while slice i is multiplied. Behind the one barrier,
-  // slice i is there for all to read, and all have read slice i - 1, whose place the next copies take. The order in
-  // which operands are read ahead is left to the compiler, which knows how many registers there are.
+  // The pipeline: slices i + 1 .. i + STAGES - 1 are on their way while slice i is multiplied. Behind the one
+  // barrier, slice i is there for all to read, and all have read slice i - 1, whose place the next copies
+  // take. The order in which operands are read ahead is left to the compiler, which knows how many registers
+  // there are.
   __device__ void multiply_all() {
 #pragma unroll
     for (int stage = 0; stage < LAST_STAGE; stage += STAGE) copy_slice(stage);
@@ -64,7 +69,8 @@ class FfmaProduct {
 #pragma unroll
     for (int j = 0; j < 8; j += 4) {
       const int filter = first_filter + j * 8;
-      const Epilogue<float> epilogue(args_, tile_.group * args_.group_filters + filter, args_.group_filters - filter);
+      const Epilogue<float> epilogue(args_, tile_.group * args_.group_filters + filter,
+                                     args_.group_filters - filter);
 #pragma unroll
       for (int i = 0; i < 8; ++i) {
         const int pixel = first_pixel + i / 4 * 16 + i % 4;
@@ -77,9 +83,13 @@ class FfmaProduct {
     }
   }
 
- private:
-  __device__ static int thread_pixel() { return threadIdx.x / 32 % Tile::WARPS_M * 32 + threadIdx.x % 32 / 8 * 4; }
-  __device__ static int thread_filter() { return threadIdx.x / 32 / Tile::WARPS_M * 64 + threadIdx.x % 8 * 4; }
+private:
+  __device__ static int thread_pixel() {
+    return threadIdx.x / 32 % Tile::WARPS_M * 32 + threadIdx.x % 32 / 8 * 4;
+  }
+  __device__ static int thread_filter() {
+    return threadIdx.x / 32 / Tile::WARPS_M * 64 + threadIdx.x % 8 * 4;
+  }
 
   __device__ void copy_slice(int stage) {
     const auto at = rows_.at(args_, next_);

@@ -1,7 +1,9 @@
-// Convolution without any trick: for float64, and for what the other kernels' index arithmetic is too narrow for.
+// Convolution without any trick: for float64, and for what the other kernels' index arithmetic is too narrow
+// for.
 //
-// A thread computes one vector of outputs, V neighbouring filters of one pixel, in 64-bit arithmetic throughout, and
-// then the next one, a whole grid further. Sums run over r, s, c in this order; taps outside the image are left out.
+// A thread computes one vector of outputs, V neighbouring filters of one pixel, in 64-bit arithmetic
+// throughout, and then the next one, a whole grid further. Sums run over r, s, c in this order; taps outside
+// the image are left out.
 #pragma once
 
 #include "epilogue.cuh"
@@ -12,7 +14,8 @@ template <class Element>
 __global__ void __launch_bounds__(256) fprop_plain(const __grid_constant__ Conv2dArguments args) {
   using Number = Accumulator<Element>;
   constexpr int V = kVector<Element>;
-  const long long group_vectors = (args.group_filters + V - 1) / V, vectors = args.k / args.group_filters * group_vectors;
+  const long long group_vectors = (args.group_filters + V - 1) / V,
+                  vectors = args.k / args.group_filters * group_vectors;
   const long long all = static_cast<long long>(args.n) * args.p * args.q * vectors;
   const long long reduction = static_cast<long long>(args.r) * args.s * args.group_channels;
 
@@ -22,7 +25,8 @@ __global__ void __launch_bounds__(256) fprop_plain(const __grid_constant__ Conv2
     const int filter = static_cast<int>(vector % group_vectors) * V;  // in the group
     const int left = args.group_filters - filter;
     const long long first = group * args.group_filters + filter;
-    const Element* image = static_cast<const Element*>(args.input) + n * args.h * args.w * args.c + group * args.group_channels;
+    const Element* image =
+        static_cast<const Element*>(args.input) + n * args.h * args.w * args.c + group * args.group_channels;
     const Element* filters = static_cast<const Element*>(args.filter) + first * reduction;
 
     Number sum[V] = {};

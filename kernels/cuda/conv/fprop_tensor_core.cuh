@@ -1,17 +1,18 @@
 // Convolution as a matrix product on tensor cores. The two matrices and their addresses: gather.cuh.
 //
-// Order of summation. A matrix instruction adds 16 products (8 in tf32) to each sum, those with j in
-// [16 i, 16 i + 16), and i ascends. This is so in every tile, for every batch and vector length, on every device;
+// Order of summation. A matrix instruction adds 16 products (8 in tf32) to each sum, those with j in [16 i,
+// 16 i + 16), and i ascends. This is so in every tile, for every batch and vector length, on every device;
 // slices that reach past the last j multiply zeros there. Hence all give the same bits.
 //
-// Shared memory. A slice's row is DEPTH elements = CHUNKS chunks of 16 bytes. Chunk i of row x stands at place
-// i ^ swizzle(x), where swizzle(x) = x / (8 / CHUNKS) % CHUNKS, so that the 8 rows that ldmatrix reads at once, at
-// equal i, cover all 32 banks, and so do the 8 chunks that 8 neighbouring threads write:
+// Shared memory. A slice's row is DEPTH elements = CHUNKS chunks of 16 bytes. Chunk i of row x stands at
+// place i ^ swizzle(x), where swizzle(x) = x / (8 / CHUNKS) % CHUNKS, so that the 8 rows that ldmatrix reads
+// at once, at equal i, cover all 32 banks, and so do the 8 chunks that 8 neighbouring threads write:
 //
 //   CHUNKS = 8   row 0  0 1 2 3 4 5 6 7      CHUNKS = 4   rows 0, 1  0 1 2 3  0 1 2 3
 //                row 1  1 0 3 2 5 4 7 6                   rows 2, 3  1 0 3 2  1 0 3 2
 //                row 2  2 3 0 1 6 7 4 5                   rows 4, 5  2 3 0 1  2 3 0 1
 //                ...                                      ...
+//
 // Filters stand in their rows in the order of fragments.cuh.
 #pragma once
 
@@ -39,39 +40,44 @@ class TensorCoreProduct {
   using Rows = Slice<Element, Tile::DEPTH>;
   static constexpr int V = kVector<Element>, BYTES = sizeof(Element);
   static constexpr int ROWS_AT_ONCE = Tile::THREADS / Rows::CHUNKS;
-  static constexpr int PIXEL_ROWS = Tile::PIXELS / ROWS_AT_ONCE;    // that a thread copies
-  static constexpr int FILTER_ROWS = Tile::FILTERS / ROWS_AT_ONCE;  // likewise
-  static constexpr int STAGE = (Tile::PIXELS + Tile::FILTERS) * Rows::PITCH, LAST_STAGE = (Tile::STAGES - 1) * STAGE;
+  static constexpr int PIXEL_ROWS = Tile::PIXELS / ROWS_AT_ONCE;              // that a thread copies
+  static constexpr int FILTER_ROWS = Tile::FILTERS / ROWS_AT_ONCE;            // likewise
+  static constexpr int STAGE = (Tile::PIXELS + Tile::FILTERS) * Rows::PITCH;  // bytes
+  static constexpr int LAST_STAGE = (Tile::STAGES - 1) * STAGE;
 
-  static constexpr int WARP_PIXELS = Tile::PIXELS / Tile::WARPS_M, WARP_FILTERS = Tile::FILTERS / Tile::WARPS_N;
+  static constexpr int WARP_PIXELS = Tile::PIXELS / Tile::WARPS_M;
+  static constexpr int WARP_FILTERS = Tile::FILTERS / Tile::WARPS_N;
   static constexpr int M = WARP_PIXELS / 16, N = WARP_FILTERS / 8;  // matrix instructions of a warp
   static constexpr int STEPS = Rows::CHUNKS / 2;                    // one after another, in a slice
 
-  static_assert(ROWS_AT_ONCE % 8 == 0 && PIXEL_ROWS > 0 && FILTER_ROWS > 0, "every thread copies whole chunks");
+  static_assert(ROWS_AT_ONCE % 8 == 0 && PIXEL_ROWS > 0 && FILTER_ROWS > 0,
+                "every thread copies whole chunks");
   static_assert(WARP_PIXELS % 16 == 0 && WARP_FILTERS % (4 * V) == 0, "warps own whole vectors of outputs");
   static_assert(VECTOR % BYTES == 0 && VECTOR <= 16);
 
- public:
+public:
   __device__ TensorCoreProduct(const Conv2dArguments& args, unsigned shared) : args_(args), tile_(args) {
     const int chunk = threadIdx.x % Rows::CHUNKS, row = threadIdx.x / Rows::CHUNKS;
     copies_to_ = shared + Rows::at(row, chunk);
     next_ = chunk * V;
 #pragma unroll
-    for (int i = 0; i < PIXEL_ROWS; ++i) rows_.start(args, i, tile_.pixel + row + i * ROWS_AT_ONCE, tile_.group);
+    for (int i = 0; i < PIXEL_ROWS; ++i)
+      rows_.start(args, i, tile_.pixel + row + i * ROWS_AT_ONCE, tile_.group);
     const int filter = filter_of_row<V>(row);
     filter_ = reinterpret_cast<const char*>(tile_.template filter_row<Element>(args, filter) + next_);
     filters_left_ = args.group_filters - tile_.filter - filter;
 
     const int lane = threadIdx.x % 32;
     pixels_from_ = shared + Rows::at(warp_pixel() + lane % 16, lane / 16);
-    filters_from_ =
-        shared + Tile::PIXELS * Rows::PITCH + Rows::at(warp_filter() + lane / 16 * 8 + lane % 8, lane / 8 % 2);
+    filters_from_ = shared + Tile::PIXELS * Rows::PITCH +
+                    Rows::at(warp_filter() + lane / 16 * 8 + lane % 8, lane / 8 % 2);
   }
 
-  // The pipeline: slices i + 1 .. i + STAGES - 1 are on their way while slice i is multiplied, and within a slice
-  // the operands of the next step are read before those of this one are used. One barrier per slice: behind it,
-  // slice i + 1 is there for all to read, and all have read slice i, whose place is free for slice i + STAGES.
-  // Copies past the end of the reduction write zeros and read nothing, so that the loop needs no special end.
+  // The pipeline: slices i + 1 .. i + STAGES - 1 are on their way while slice i is multiplied, and within a
+  // slice the operands of the next step are read before those of this one are used. One barrier per slice:
+  // behind it, slice i + 1 is there for all to read, and all have read slice i, whose place is free for slice
+  // i + STAGES. Copies past the end of the reduction write zeros and read nothing, so that the loop needs no
+  // special end.
   __device__ void multiply_all() {
 #pragma unroll
     for (int stage = 0; stage < LAST_STAGE; stage += STAGE) copy_slice(stage);
@@ -125,7 +131,7 @@ class TensorCoreProduct {
     }
   }
 
- private:
+private:
   __device__ static int warp_pixel() { return threadIdx.x / 32 % Tile::WARPS_M * WARP_PIXELS; }
   __device__ static int warp_filter() { return threadIdx.x / 32 / Tile::WARPS_M * WARP_FILTERS; }
 
@@ -151,8 +157,8 @@ class TensorCoreProduct {
     filter_ += Tile::DEPTH * BYTES;
   }
 
-  // Chunks 2 step and 2 step + 1 of the slice at byte `stage`: where lanes read them in step 0, with the step's bits
-  // flipped, whatever the row's swizzle is.
+  // Chunks 2 step and 2 step + 1 of the slice at byte `stage`: where lanes read them in step 0, with the
+  // step's bits flipped, whatever the row's swizzle is.
   __device__ void load_operands(int buffer, unsigned stage, int step) {
 #pragma unroll
     for (int i = 0; i < M; ++i)
@@ -179,7 +185,8 @@ class TensorCoreProduct {
 };
 
 template <class Element, class Tile, int R, int S, int VECTOR>
-__global__ void __launch_bounds__(Tile::THREADS) fprop_tensor_core(const __grid_constant__ Conv2dArguments args) {
+__global__ void __launch_bounds__(Tile::THREADS)
+    fprop_tensor_core(const __grid_constant__ Conv2dArguments args) {
   extern __shared__ __align__(128) unsigned char shared[];
   TensorCoreProduct<Element, Tile, R, S, VECTOR> product(args, ptx::shared_address(shared));
   product.multiply_all();

@@ -1,9 +1,9 @@
 // Tensor-core operands and sums: what the kernels that use mma.sync share.
 //
-// Filters are stored in shared memory in another order than they have, so that the sums which a lane gets belong to
-// V neighbouring filters, 16 bytes of output. A matrix instruction gives lane l the columns 2 (l % 4) + {0, 1} of
-// its 8; V / 2 instructions give V values. So row 8 i + 2 x + e (e < 2, x < 4, i < V / 2) of each 4 V rows holds
-// filter V x + 2 i + e of them.
+// Filters are stored in shared memory in another order than they have, so that the sums which a lane gets
+// belong to V neighbouring filters, 16 bytes of output. A matrix instruction gives lane l the columns 2 (l %
+// 4) + {0, 1} of its 8; V / 2 instructions give V values. So row 8 i + 2 x + e (e < 2, x < 4, i < V / 2) of
+// each 4 V rows holds filter V x + 2 i + e of them.
 #pragma once
 
 #include "../device.cuh"

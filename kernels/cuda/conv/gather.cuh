@@ -2,23 +2,25 @@
 //
 //   output[m][k] = sum over j of activation[m][j] * filter[k][j]
 //
-// m is an output pixel, m = (n P + p) Q + q; k is a filter; j runs over a filter's elements as they lie in memory,
-// j = (r S + s) C + c. So filter[k][j] is element j of row k of a plain matrix, and activation[m][j] is
+// m is an output pixel, m = (n P + p) Q + q; k is a filter; j runs over a filter's elements as they lie in
+// memory, j = (r S + s) C + c. So filter[k][j] is element j of row k of a plain matrix, and activation[m][j]
+// is
 //
 //   input[n][p stride_h - pad_top + r dilation_h][q stride_w - pad_left + s dilation_w][c]
 //
-// or 0 outside the image. Its address splits into a part that depends on m alone, that of the window's first tap
-// (which may lie outside the image and is then never read), and a part that depends on j alone,
+// or 0 outside the image. Its address splits into a part that depends on m alone, that of the window's first
+// tap (which may lie outside the image and is then never read), and a part that depends on j alone,
 //
 //   offset(j) = r row_step + s column_step + c sizeof(element).
 //
-// The first is a 64-bit pointer for each row, made once; the second a 31-bit offset, made once for all rows that a
-// thread copies elements j of.
+// The first is a 64-bit pointer for each row, made once; the second a 31-bit offset, made once for all rows
+// that a thread copies elements j of.
 //
-// Is tap (r, s) of pixel m inside the image? A window is a rectangle, so it is if neither its row r nor its column s
-// is outside. Each row m has, made once, one bit for each of the R rows and S columns, set if that is outside; each j
-// has the two bits of its r and s; and the tap is inside if they have no bit in common. That takes R + S <= 31, and
-// leaves bit 31, which is set in every m, to those j that are past the end of the reduction.
+// Is tap (r, s) of pixel m inside the image? A window is a rectangle, so it is if neither its row r nor its
+// column s is outside. Each row m has, made once, one bit for each of the R rows and S columns, set if that
+// is outside; each j has the two bits of its r and s; and the tap is inside if they have no bit in common.
+// That takes R + S <= 31, and leaves bit 31, which is set in every m, to those j that are past the end of the
+// reduction.
 //
 // With groups, C is the number of channels in a group, and a tile lies inside one group.
 #pragma once
@@ -28,8 +30,8 @@
 
 namespace pyconvx {
 
-// A block computes PIXELS x FILTERS outputs with WARPS_M x WARPS_N warps, DEPTH elements of the reduction at a time,
-// and has STAGES such slices in flight or in use.
+// A block computes PIXELS x FILTERS outputs with WARPS_M x WARPS_N warps, DEPTH elements of the reduction at
+// a time, and has STAGES such slices in flight or in use.
 template <int PIXELS_, int FILTERS_, int DEPTH_, int WARPS_M_, int WARPS_N_, int STAGES_>
 struct Tile {
   static constexpr int PIXELS = PIXELS_, FILTERS = FILTERS_, DEPTH = DEPTH_;
@@ -37,8 +39,8 @@ struct Tile {
   static constexpr int THREADS = 32 * WARPS_M * WARPS_N;
 };
 
-// Which tile this block computes. Blocks that follow each other share their pixels as long as there are filters left,
-// so that activations come from DRAM once and all filters stay in L2.
+// Which tile this block computes. Blocks that follow each other share their pixels as long as there are
+// filters left, so that activations come from DRAM once and all filters stay in L2.
 template <class Tile>
 struct BlockTile {
   int group, pixel, filter;  // the first of each; filters counted inside the group
@@ -65,7 +67,8 @@ __device__ inline void copy(unsigned shared, const void* global, bool valid) {
   if constexpr (VECTOR >= 4) {
     ptx::cp_async<VECTOR>(shared, global, valid);
   } else {  // cp.async moves no less than 4 bytes
-    ptx::store_shared(shared, valid ? *static_cast<const unsigned short*>(global) : static_cast<unsigned short>(0));
+    ptx::store_shared(shared,
+                      valid ? *static_cast<const unsigned short*>(global) : static_cast<unsigned short>(0));
   }
 }
 
@@ -76,7 +79,7 @@ class ActivationRows {
   static constexpr int BYTES = sizeof(Element);
   static constexpr unsigned NOWHERE = 1u << 31;
 
- public:
+public:
   // Element j of every row: where it is, relative to the row, and its bits.
   struct At {
     int offset;
@@ -102,19 +105,24 @@ class ActivationRows {
     const int tap = R * S == 1 ? 0 : args.by_channels(j), c = j - tap * args.group_channels;
     const int r = S == 0 ? args.by_s(tap) : tap / taps_w(args), s = tap - r * taps_w(args);
     const bool exists = j < args.reduction;
-    return {r * args.row_step + s * args.column_step + c * BYTES, exists,
-            exists ? 1u << r | 1u << (taps_h(args) + s) : NOWHERE};
+    // Unsigned, since past the end of the reduction it may wrap around.
+    const unsigned offset = r * args.row_step + s * args.column_step + c * BYTES;
+    return {static_cast<int>(offset), exists, exists ? 1u << r | 1u << (taps_h(args) + s) : NOWHERE};
   }
 
   __device__ const char* address(int i, const At& at) const { return row_[i] + at.offset; }
 
   // Is it an element of the image?
-  __device__ bool inside(int i, const At& at) const { return R * S == 1 ? at.exists : !(outside_[i] & at.bits); }
+  __device__ bool inside(int i, const At& at) const {
+    return R * S == 1 ? at.exists : !(outside_[i] & at.bits);
+  }
 
- private:
+private:
   __device__ static int taps_h(const Conv2dArguments& args) { return R ? R : args.r; }
   __device__ static int taps_w(const Conv2dArguments& args) { return S ? S : args.s; }
-  __device__ static unsigned outside(int x, int size) { return static_cast<unsigned>(x) >= static_cast<unsigned>(size); }
+  __device__ static unsigned outside(int x, int size) {
+    return static_cast<unsigned>(x) >= static_cast<unsigned>(size);
+  }
 
   const char* row_[ROWS];
   unsigned outside_[ROWS];

@@ -157,5 +157,3 @@ def test_auxiliary_heads_and_transformed_input(name):
     ours, theirs = pair(name, aux_logits=True, transform_input=True)
     compare_logits(ours, theirs, WITH_HEADS[name])
     compare_training(ours, theirs, WITH_HEADS[name])
-
-
