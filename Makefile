@@ -27,7 +27,7 @@ demo: $(VENV)/demo
 	$(BIN)/pyconvx demo
 
 test: $(VENV)/test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto
 
 test-torchvision: $(TORCHVISION_VENV)/test
 	$(TORCHVISION_VENV)/bin/python -m pytest tests/against_torchvision
