@@ -77,7 +77,24 @@ def _parser() -> argparse.ArgumentParser:
     ):
         _add_bench(operations.add_parser(operation, help=summary), operation, passes.split())
 
-    for command in (info, demo, swap, explain, *operations.choices.values()):
+    kernels = commands.add_parser("kernels", help="what the CUDA kernels do, without a GPU")
+    count = kernels.add_subparsers(dest="action", required=True, metavar="ACTION").add_parser(
+        "count", help="run one in the PTX machine and count instructions, memory sectors and bank conflicts"
+    )
+    count.add_argument("operation", choices=("conv2d",), help="the operation")
+    for letter, what, default in (
+        ("n", "images", 1), ("c", "channels", 64), ("h", "rows of the input", 56), ("w", "columns (default: h)", None),
+        ("k", "filters", 64), ("r", "rows of a filter", 3), ("s", "columns of a filter (default: r)", None),
+        ("stride", "step of the window", 1), ("padding", "zeros on each side (default: half a filter)", None),
+        ("dilation", "distance of taps", 1), ("groups", "slices of the channels", 1),
+    ):  # fmt: skip
+        text = what if default is None else f"{what} (default: %(default)s)"
+        count.add_argument(f"--{letter}", metavar="N", type=int, default=default, help=text)
+    count.add_argument("--dtype", choices=_DTYPES, default="fp16", help="default: %(default)s")
+    count.add_argument("--contiguous", action="store_true", help="NCHW operands instead of channels_last")
+    count.set_defaults(run=_count)
+
+    for command in (info, demo, swap, explain, count, *operations.choices.values()):
         command.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
@@ -199,6 +216,22 @@ def _bench(args: argparse.Namespace) -> int:
         show_progress=not args.json,
         **options,
     )
+    _print(table, args.json)
+    return 0
+
+
+def _count(args: argparse.Namespace) -> int:
+    import torch
+
+    from .kernel_counts import count_conv2d
+
+    w, s = args.w or args.h, args.s or args.r
+    pad = (args.r // 2, s // 2) if args.padding is None else (args.padding, args.padding)
+    table = count_conv2d(
+        args.n, args.c, args.h, w, args.k, args.r, s, (args.stride,) * 2, (pad[0], pad[0], pad[1], pad[1]),
+        (args.dilation,) * 2, args.groups, getattr(torch, _DTYPES[args.dtype]),
+        torch.contiguous_format if args.contiguous else torch.channels_last,
+    )  # fmt: skip
     _print(table, args.json)
     return 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from operations import FIRST, SAMPLES, both_layouts, differentiable_results, over, results
+from torch._dynamo import compiled_autograd
 from torch._dynamo.utils import counters
 from torch.autograd import forward_ad
 from torch.func import grad, jvp, vjp, vmap
@@ -176,6 +177,21 @@ def dual_tangent(weight):
 def test_transforms_are_compiled(transformed):
     weight = torch.linspace(-1, 1, 72).view(4, 2, 3, 3)
     torch.testing.assert_close(compiled(transformed)(weight), transformed(weight))
+
+
+@pytest.mark.parametrize("through", ["function", "operation"])
+def test_backward_is_compiled_by_compiled_autograd(through):
+    images, weight = torch.randn(2, 3, 6, 6), torch.randn(4, 3, 3, 3, requires_grad=True)
+    sample = (images, weight, None, None, (1, 1), (0, 0, 0, 0), (1, 1), 1, "relu")
+
+    def loss():
+        features = pyconvx.ops.conv2d.op(*sample) if through == "operation" else pyconvx.ops.conv2d(*sample)
+        return pyconvx.max_pool2d(features, 2).square().sum()
+
+    (want,) = torch.autograd.grad(loss(), weight)
+    with compiled_autograd._enable(lambda graph: torch.compile(graph, backend="eager")):
+        loss().backward()
+    torch.testing.assert_close(weight.grad, want)
 
 
 def test_compiled_function_under_autocast_equals_eager():

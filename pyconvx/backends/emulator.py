@@ -36,7 +36,7 @@ class Emulator(Backend):
         if operation != "conv2d":
             return f"there is no CUDA kernel of {operation} yet"
         try:
-            _plan(problem)
+            plan(problem)
         except ValueError as refusal:
             return str(refusal)
         return None
@@ -54,7 +54,7 @@ class Emulator(Backend):
                 tensors["bias"] = bias.contiguous()
             if residual is not None:
                 tensors["residual"] = dense(residual, problem)
-            run(_plan(problem), tensors)
+            run(plan(problem), tensors)
         return output
 
 
@@ -98,7 +98,8 @@ def _arguments(step: Any, memories: dict[str, Any]) -> Any:
 
 
 @functools.lru_cache(maxsize=1024)
-def _plan(problem: Any) -> Any:
+def plan(problem: Any) -> Any:
+    """Return the launches of a convolution; raise ValueError with the reason where no kernel runs it."""
     return _C.plan_conv2d(problem, DEVICE)
 
 
