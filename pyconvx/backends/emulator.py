@@ -58,12 +58,13 @@ class Emulator(Backend):
         return output
 
 
-def run(plan: Any, tensors: dict[str, Tensor], **options: Any) -> list[Any]:
+def run(plan: Any, tensors: dict[str, Tensor], *, target: str | None = None, **options: Any) -> list[Any]:
     """Run a plan's launches in order on tensors in host memory, and return what each left behind.
 
     Args:
         plan: of ``pyconvx._C``.
         tensors: the operation's, by the names that the plan gives them; one that is left out is null.
+        target: the architecture that the kernels are compiled for, such as ``"sm_80"``; that of the chip if None.
         options: of ``Kernel.launch``: order, seed, check, workers.
 
     Raises:
@@ -71,13 +72,14 @@ def run(plan: Any, tensors: dict[str, Tensor], **options: Any) -> list[Any]:
     """
     from .. import emulator
 
-    capability = {device.name: device.capability for device in _C.devices()}[DEVICE]
+    if target is None:
+        target = f"sm_{next(device.capability for device in _C.devices() if device.name == DEVICE)}"
     memories = {name: emulator.Memory(tensor, name=name) for name, tensor in tensors.items()}
     for name, nbytes in plan.workspaces.items():
         memories[name] = emulator.Memory(torch.empty(nbytes, dtype=torch.uint8), name=name, uninitialised=True)
     launches = []
     for step in plan.launches:
-        kernel = _module(step.header, step.kernel, f"sm_{capability}").kernel(step.kernel)
+        kernel = _module(step.header, step.kernel, target).kernel(step.kernel)
         arguments = _arguments(step, memories)
         launches.append(kernel.launch(step.grid, step.block, [arguments], shared_bytes=step.shared_bytes, **options))
     return launches
