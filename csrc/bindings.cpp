@@ -72,14 +72,14 @@ std::string bad_index(const Unpool2dProblem& x, const char* op, int64_t index, i
   return sentence.str();
 }
 
-void require_good_indices(const Unpool2dProblem& x, const char* op, const void* indices) {
-  const int64_t bad = cpu::kernels().first_bad_index(x, indices);
-  if (bad < 0) return;
+// Refuses the index at a place in memory; -1 is no place.
+void refuse_index(const Unpool2dProblem& x, const char* op, const void* indices, int64_t place) {
+  if (place < 0) return;
   const bool nhwc = x.layout == Layout::nhwc;
-  const int64_t window = nhwc ? bad / x.c : bad, q = window % x.q, p = window / x.q % x.p;
-  const int64_t image = window / x.q / x.p, c = nhwc ? bad % x.c : image % x.c,
+  const int64_t window = nhwc ? place / x.c : place, q = window % x.q, p = window / x.q % x.p;
+  const int64_t image = window / x.q / x.p, c = nhwc ? place % x.c : image % x.c,
                 n = nhwc ? image : image / x.c;
-  throw std::invalid_argument(bad_index(x, op, index_at(x.index, indices, bad), n, c, p, q));
+  throw std::invalid_argument(bad_index(x, op, index_at(x.index, indices, place), n, c, p, q));
 }
 
 // ---------------------------------------------------------------------------------------------------------
@@ -128,7 +128,7 @@ void max_unpool2d(const Unpool2dProblem& problem, Address input, Address indices
   const void* places = pointer<const void>(op, "indices", indices);
   void* to = pointer(op, "output", output);
   const py::gil_scoped_release released;
-  require_good_indices(problem, op, places);
+  refuse_index(problem, op, places, cpu::kernels().first_bad_index(problem, places));
   cpu::kernels().max_unpool2d(problem, from, places, to);
 }
 
@@ -141,8 +141,7 @@ void max_unpool2d_backward(const Unpool2dProblem& problem, Address grad_output, 
   const void* places = pointer<const void>(op, "indices", indices);
   void* to = pointer(op, "grad_input", grad_input);
   const py::gil_scoped_release released;
-  require_good_indices(problem, op, places);
-  cpu::kernels().max_unpool2d_backward(problem, from, places, to);
+  refuse_index(problem, op, places, cpu::kernels().max_unpool2d_backward(problem, from, places, to));
 }
 
 void require_count(const char* op, int64_t count) {
@@ -356,7 +355,8 @@ void bind_cpu(py::module_ m) {
   m.def("max_unpool2d_backward", &max_unpool2d_backward, "problem"_a, "grad_output"_a, "indices"_a,
         "grad_input"_a,
         "grad_input[n,c,p,q] = grad_output where indices[n,c,p,q] points to, or 0 if a later input was put "
-        "there.");
+        "there.\n"
+        "Where an index is refused, grad_input may have been written in part; it holds nothing then.");
   m.def("residual_add", &residual_add, "count"_a, "dtype"_a, "activation"_a, "x"_a, "residual"_a, "output"_a,
         "output[i] = activation(x[i] + residual[i]) for count elements; residual may be 0: then "
         "activation(x[i]).\n"

@@ -167,7 +167,8 @@ def test_other_numbers_of_classes_and_channels(name):
 @pytest.mark.parametrize("name", [pytest.param(name, marks=slow) for name in NETWORKS])
 def test_full_size(name):
     """Every network itself, forward and backward, on one image of its own size."""
-    network = models.create_model(name).eval()
+    # With statistics that have seen nothing, each of the 333 blocks of the deepest doubles what it adds to.
+    network = models.create_model(name).train(name == "preact_resnet1001")
     inputs = [x if x.dtype == torch.long else torch.rand_like(x) for x in full_inputs(name)]
     outputs = network(*inputs)
     assert first(outputs).isfinite().all() and first(outputs).std() > 0

@@ -14,10 +14,11 @@ struct Kernels {
 
   // The place in memory of the first index that points outside its plane, or -1 if none does.
   int64_t (*first_bad_index)(const Unpool2dProblem&, const void* indices);
-  // These two require that there is none.
+  // Requires that there is none.
   void (*max_unpool2d)(const Unpool2dProblem&, const void* input, const void* indices, void* output);
-  void (*max_unpool2d_backward)(const Unpool2dProblem&, const void* grad_output, const void* indices,
-                                void* grad_input);
+  // Returns what first_bad_index does; where that is a place, grad_input may have been written in part.
+  int64_t (*max_unpool2d_backward)(const Unpool2dProblem&, const void* grad_output, const void* indices,
+                                   void* grad_input);
 
   void (*residual_add)(int64_t count, DType, Activation, const void* x, const void* residual, void* output);
   void (*relu_backward)(int64_t count, DType, const void* grad_output, const void* output, void* grad_input);
@@ -37,8 +38,8 @@ void max_pool2d_backward(const Pool2dProblem&, const void* grad_output, const vo
 void max_pool2d_gather(const Pool2dProblem&, const void* input, const void* indices, void* output);
 int64_t first_bad_index(const Unpool2dProblem&, const void* indices);
 void max_unpool2d(const Unpool2dProblem&, const void* input, const void* indices, void* output);
-void max_unpool2d_backward(const Unpool2dProblem&, const void* grad_output, const void* indices,
-                           void* grad_input);
+int64_t max_unpool2d_backward(const Unpool2dProblem&, const void* grad_output, const void* indices,
+                              void* grad_input);
 void residual_add(int64_t count, DType, Activation, const void* x, const void* residual, void* output);
 void relu_backward(int64_t count, DType, const void* grad_output, const void* output, void* grad_input);
 

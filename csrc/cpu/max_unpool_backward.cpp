@@ -121,25 +121,28 @@ private:
   int64_t later_[kMostLater] = {};  // how many elements ahead the later windows that overlap one are
 };
 
+// An index in its own window is a good one, so the fast way needs no check before it.
 template <class T, class Index>
-void backward(const Unpool2dProblem& x, const T* grad_output, const Index* indices, T* grad_input) {
-  if (Gather<T, Index>(x).run(grad_output, indices, grad_input)) return;
+int64_t backward(const Unpool2dProblem& x, const T* grad_output, const Index* indices, T* grad_input) {
+  if (Gather<T, Index>(x).run(grad_output, indices, grad_input)) return -1;
+  if (const int64_t bad = first_bad_index(x, indices); bad >= 0) return bad;
   if (x.layout == Layout::nhwc)
     Walk<T, Index, false>(x).scatter_backward(grad_output, indices, grad_input);
   else
     Walk<T, Index, true>(x).scatter_backward(grad_output, indices, grad_input);
+  return -1;
 }
 
 }  // namespace
 
-void max_unpool2d_backward(const Unpool2dProblem& problem, const void* grad_output, const void* indices,
-                           void* grad_input) {
-  for_bits(problem.dtype, [&](auto element) {
-    for_index(problem.index, [&](auto index) {
+int64_t max_unpool2d_backward(const Unpool2dProblem& problem, const void* grad_output, const void* indices,
+                              void* grad_input) {
+  return for_bits(problem.dtype, [&](auto element) {
+    return for_index(problem.index, [&](auto index) {
       using T = decltype(element);
       using Index = decltype(index);
-      backward(problem, static_cast<const T*>(grad_output), static_cast<const Index*>(indices),
-               static_cast<T*>(grad_input));
+      return backward(problem, static_cast<const T*>(grad_output), static_cast<const Index*>(indices),
+                      static_cast<T*>(grad_input));
     });
   });
 }

@@ -11,7 +11,7 @@ namespace pyconvx::cpu::PYCONVX_ISA {
 // Values are only moved, so all are integers of their size: that is fewer kernels, and selecting one is no
 // branch.
 template <class Body>
-inline void for_bits(DType dtype, const Body& body) {
+inline auto for_bits(DType dtype, const Body& body) {
   switch (dtype) {
   case DType::f64:
     return body(int64_t{});
