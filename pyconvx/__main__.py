@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from .table import Table
 
 _DTYPES = {"fp64": "float64", "fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
-_MODEL = "a model of torchvision or timm by name (resnet50), or module:factory, called without arguments"
+_MODEL = (
+    "a model of torchvision, timm or pyconvx.models by name (resnet50), or module:factory, called without arguments"
+)
 
 
 class _CannotDo(Exception):
@@ -287,7 +289,9 @@ def _from_factory(module: str, factory: str) -> Any:
 
 
 def _from_collections(name: str) -> Any:
-    """Build a model of torchvision or, if it has none of that name, of timm."""
+    """Build a model of torchvision or, if it has none of that name, of timm or of pyconvx.models."""
+    from . import models
+
     missing = []
     for library in ("torchvision", "timm"):
         try:
@@ -300,8 +304,10 @@ def _from_collections(name: str) -> Any:
             if model is not None:
                 return model
             missing.append(f"{library} has no such model")
+    if name in models.list_models():
+        return models.create_model(name)
     raise _CannotDo(
-        f"there is no model {name!r}: {', '.join(missing)}; install one that has it, or name a function or class of "
+        f"there is no model {name!r}: {', '.join(missing)}, pyconvx.models has no such model; install one that has it, or name a function or class of "
         f"your own as module:factory"
     )
 

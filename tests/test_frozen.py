@@ -158,6 +158,7 @@ def test_nested_block_is_one_of_its_own(packs):
             layer(image)
             raise ZeroDivisionError
         layer(image)
+        assert len(frozen.packed_filters) == 1  # the outer block's, still there
     assert len(packs) == 2
     assert frozen.packed_filters is None
 
