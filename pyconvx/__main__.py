@@ -307,8 +307,8 @@ def _from_collections(name: str) -> Any:
     if name in models.list_models():
         return models.create_model(name)
     raise _CannotDo(
-        f"there is no model {name!r}: {', '.join(missing)}, pyconvx.models has no such model; install one that has it, or name a function or class of "
-        f"your own as module:factory"
+        f"there is no model {name!r}: {', '.join(missing)}, pyconvx.models has no such model; install one that has "
+        f"it, or name a function or class of your own as module:factory"
     )
 
 

@@ -159,7 +159,7 @@ def test_models_that_cannot_be_built(capsys, here, monkeypatch):
     assert "gave a int, expected a torch.nn.Module" in refusal(capsys, "swap", "some_models:number")
     monkeypatch.setitem(sys.modules, "torchvision", None)
     monkeypatch.setitem(sys.modules, "timm", None)
-    sentence = refusal(capsys, "swap", "resnet50")
+    sentence = refusal(capsys, "swap", "resnet5")
     assert "torchvision is not installed, timm is not installed" in sentence and "module:factory" in sentence
 
 
@@ -177,6 +177,7 @@ def test_models_by_name(capsys, monkeypatch):
     assert as_json(capsys, "swap", "one")["rows"][0]["shape"] == "3 -> 4, 5x5"
     assert as_json(capsys, "swap", "two")["rows"][0]["shape"] == "6 -> 7, 8x8"
     assert "torchvision has no such model, timm has no such model" in refusal(capsys, "swap", "three")
+    assert as_json(capsys, "explain", "lenet5", "--no-swap", "--input", "1,1,32,32")["rows"][0]["backend"] == "cpu"
 
 
 # explain
