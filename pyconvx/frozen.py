@@ -40,9 +40,11 @@ def frozen_filters() -> Iterator[None]:
 
 def packed(weight: Tensor, geometry: tuple[Any, ...], pack: Callable[[], _Form]) -> _Form:
     """Return the packed form of ``weight`` for one geometry, made by ``pack`` the first time."""
-    assert packed_filters is not None
+    kept = packed_filters
+    if kept is None:  # another thread has just left the block
+        return pack()
     version = 0 if weight.is_inference() else weight._version
-    forms = packed_filters.setdefault(weight, {})
+    forms = kept.setdefault(weight, {})
     key = (geometry, weight.data_ptr(), weight.stride())
     if key not in forms or forms[key][0] != version:
         forms[key] = (version, pack())
