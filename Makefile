@@ -57,7 +57,7 @@ $(VENV)/test: $(VENV)/pip $(SOURCES)
 	@touch $@ $(VENV)/demo
 
 $(VENV)/lint: $(VENV)/test
-	$(INSTALL) --editable '.[dev]'
+	$(INSTALL) ruff mypy clang-format  # the extra dev, without building the core once more for it
 	@touch $@
 
 $(TORCHVISION_VENV)/test: $(TORCHVISION_VENV)/pip $(SOURCES)
