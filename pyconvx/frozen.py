@@ -20,9 +20,10 @@ def frozen_filters() -> Iterator[None]:
     """Promise that no filter changes inside the ``with`` block: packed forms are made once and kept until it ends.
 
     oneDNN rearranges a convolution's filters on every call, which at batch 1 can take as long as the convolution.
-    Inside the block it happens once per layer. Results can differ from those outside in the last bits. A change that
-    torch counts (an optimizer's step, ``copy_``) is noticed and packs again; one that it does not (through ``.data``)
-    is not: leave the block before you make it.
+    Inside the block it happens once per layer, for channels_last images, and the blocks of ``pyconvx.nn`` fold their
+    batch norms into their filters. Results can differ from those outside in the last bits. A change that torch counts
+    (an optimizer's step, ``copy_``) is noticed and packs again; one that it does not (through ``.data``) is not: leave
+    the block before you make it.
 
     Example::
 

@@ -45,6 +45,11 @@ GEOMETRIES = {
 }
 
 
+def images(*size):
+    """Images in the layout whose filters are packed."""
+    return torch.randn(size).to(memory_format=torch.channels_last)
+
+
 @both_layouts
 @pytest.mark.parametrize("with_residual", [False, True])
 @pytest.mark.parametrize("activation", [None, "relu"])
@@ -83,8 +88,14 @@ def test_every_filter_is_packed_once(packs, monkeypatch, dtype, native):
     model = nn.Sequential(ours.Conv2d(3, 4, 3), nn.ReLU(), ours.Conv2d(4, 4, 1)).to(dtype)
     with torch.no_grad(), pyconvx.frozen_filters():
         for batch in (1, 2, 1, 3):
-            model(torch.randn(batch, 3, 8, 8).to(dtype))
+            model(images(batch, 3, 8, 8).to(dtype))
     assert packs == [id(model[0].weight), id(model[2].weight)]
+
+
+def test_contiguous_images_find_their_filters_as_they_are(packs):
+    with torch.no_grad(), pyconvx.frozen_filters():
+        ours.Conv2d(3, 4, 3)(torch.randn(1, 3, 8, 8).contiguous())
+    assert not packs
 
 
 def test_filters_serve_images_of_other_sizes(packs):
@@ -94,12 +105,12 @@ def test_filters_serve_images_of_other_sizes(packs):
             image = torch.randn(size)
             want = layer(image)
             with pyconvx.frozen_filters():
-                layer(torch.randn(2, 3, 16, 16))
+                layer(images(2, 3, 16, 16))
                 torch.testing.assert_close(layer(image), want)
 
 
 def test_one_filter_in_two_geometries_is_packed_for_both(packs):
-    weight, image = torch.randn(4, 3, 3, 3), torch.randn(1, 3, 8, 8)
+    weight, image = torch.randn(4, 3, 3, 3), images(1, 3, 8, 8)
     with pyconvx.frozen_filters():
         for stride in (1, 2, 1, 2):
             torch.testing.assert_close(
@@ -127,7 +138,7 @@ def step(layer):
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_change_that_torch_counts_is_noticed(change):
-    layer, image = ours.Conv2d(3, 4, 3), torch.randn(1, 3, 8, 8)
+    layer, image = ours.Conv2d(3, 4, 3), images(1, 3, 8, 8)
     with torch.no_grad(), pyconvx.frozen_filters():
         layer(image)
         change(layer)
@@ -135,14 +146,14 @@ def test_change_that_torch_counts_is_noticed(change):
 
 
 def test_forms_are_dropped_at_the_end_and_with_their_filter(packs):
-    layer, image = ours.Conv2d(3, 4, 3), torch.randn(1, 3, 8, 8)
+    layer, image = ours.Conv2d(3, 4, 3), images(1, 3, 8, 8)
     assert frozen.packed_filters is None
     with torch.no_grad():
         for _ in range(2):
             with pyconvx.frozen_filters():
                 layer(image)
                 assert len(frozen.packed_filters) == 1
-                pyconvx.conv2d(image, torch.randn(2, 3, 1, 1))
+                pyconvx.conv2d(image, images(2, 3, 1, 1))
                 gc.collect()
                 assert len(frozen.packed_filters) == 1
             assert frozen.packed_filters is None
@@ -151,7 +162,7 @@ def test_forms_are_dropped_at_the_end_and_with_their_filter(packs):
 
 
 def test_nested_block_is_one_of_its_own(packs):
-    layer, image = ours.Conv2d(3, 4, 3), torch.randn(1, 3, 8, 8)
+    layer, image = ours.Conv2d(3, 4, 3), images(1, 3, 8, 8)
     with torch.no_grad(), pyconvx.frozen_filters():
         layer(image)
         with pytest.raises(ZeroDivisionError), pyconvx.frozen_filters():
@@ -188,7 +199,7 @@ def test_training_inside_goes_on_as_outside(packs):
     torch.manual_seed(1)
     one = ours.Conv2d(3, 4, 3)
     torch.manual_seed(1)
-    two, image = ours.Conv2d(3, 4, 3), torch.randn(2, 3, 8, 8)
+    two, image = ours.Conv2d(3, 4, 3), images(2, 3, 8, 8)
     with pyconvx.frozen_filters():
         got = train(one)
     torch.testing.assert_close(got, train(two), rtol=1e-4, atol=1e-5)
@@ -197,7 +208,7 @@ def test_training_inside_goes_on_as_outside(packs):
 
 def test_inference_tensors_are_packed(packs):
     with torch.inference_mode(), pyconvx.frozen_filters():
-        weight, image = torch.randn(4, 3, 3, 3), torch.randn(1, 3, 8, 8)
+        weight, image = torch.randn(4, 3, 3, 3), images(1, 3, 8, 8)
         for _ in range(2):
             got = pyconvx.conv2d(image, weight)
         torch.testing.assert_close(got, nn.functional.conv2d(image, weight))
@@ -205,7 +216,7 @@ def test_inference_tensors_are_packed(packs):
 
 
 def test_convolution_and_batch_norm_are_folded_once(packs):
-    block, image = ours.ConvBNReLU(3, 4, 3).eval(), torch.randn(2, 3, 8, 8)
+    block, image = ours.ConvBNReLU(3, 4, 3).eval(), images(2, 3, 8, 8)
     with torch.inference_mode():
         want = block(image)
         with pyconvx.frozen_filters():
@@ -218,7 +229,7 @@ def test_convolution_and_batch_norm_are_folded_once(packs):
 
 
 def test_folding_leaves_training_and_gradients_alone(packs):
-    block, image = ours.ConvBNReLU(3, 4, 3), torch.randn(2, 3, 8, 8)
+    block, image = ours.ConvBNReLU(3, 4, 3), images(2, 3, 8, 8)
     with pyconvx.frozen_filters():
         block(image).sum().backward()
         assert block.bn.num_batches_tracked == 1 and block.bn.weight.grad is not None
@@ -229,7 +240,7 @@ def test_folding_leaves_training_and_gradients_alone(packs):
 
 def test_swapped_model_runs_frozen(packs):
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(2), nn.ConvTranspose2d(4, 2, 2, 2)).eval()
-    image = torch.randn(1, 3, 8, 8)
+    image = images(1, 3, 8, 8)
     want = model(image)
     with pyconvx.swap(model), torch.inference_mode(), pyconvx.frozen_filters():
         torch.testing.assert_close(model(image), want)
@@ -237,7 +248,7 @@ def test_swapped_model_runs_frozen(packs):
 
 
 def test_compiled_model_runs_frozen():
-    layer, image = ours.Conv2d(3, 4, 3), torch.randn(1, 3, 8, 8)
+    layer, image = ours.Conv2d(3, 4, 3), images(1, 3, 8, 8)
     torch._dynamo.reset()
     compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
     with torch.no_grad():

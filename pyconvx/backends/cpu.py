@@ -62,7 +62,8 @@ class Cpu(Aten):
         top, bottom, left, right = padding
         symmetric, dtype = top == bottom and left == right, input.dtype
         native, plain = dtype in self.native, residual is None and activation == "none"
-        frozen_filters = frozen.packed_filters is not None
+        # Packed filters make oneDNN rearrange a contiguous image, which takes longer than packing filters does.
+        frozen_filters = frozen.packed_filters is not None and problem.channels_last
         # oneDNN is not called for an empty batch, and torch then forgets the layout.
         if plain and symmetric and native and problem.n and not frozen_filters:
             return torch.convolution(input, weight, bias, stride, (top, left), dilation, False, _ZERO, groups)
