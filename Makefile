@@ -53,7 +53,7 @@ $(VENV)/demo: $(VENV)/pip $(SOURCES)
 
 $(VENV)/test: $(VENV)/pip $(SOURCES)
 	@echo "Installing pyconvx with what the tests need (the first time: torch, about 200 MB, and minutes of compiling)"
-	PYCONVX_EMULATOR=ON $(INSTALL) --editable '.[test,bench,emulator]'
+	PYCONVX_EMULATOR=ON $(INSTALL) --editable '.[test,bench,emulator,triton]'
 	@touch $@ $(VENV)/demo
 
 $(VENV)/lint: $(VENV)/test

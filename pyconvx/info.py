@@ -22,7 +22,7 @@ _DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 _OPTIONAL = {
     "triton": ("triton", ("triton",)),
     "cupy": ("cupy", ("cupy-cuda13x", "cupy-cuda12x", "cupy", "cupy-rocm-7-0")),
-    "nvrtc": ("cupy", ("nvidia-cuda-nvrtc", "nvidia-cuda-nvrtc-cu13", "nvidia-cuda-nvrtc-cu12")),
+    "nvrtc": ("emulator", ("nvidia-cuda-nvrtc", "nvidia-cuda-nvrtc-cu13", "nvidia-cuda-nvrtc-cu12")),
 }
 """Optional packages: the backend that would use each, and the distributions that hold it."""
 
