@@ -326,7 +326,7 @@ void bind_cpu(py::module_ m) {
             "do not\n"
             "depend on the number of threads. The GIL is released. Wrong arguments raise ValueError, and "
             "then nothing\n"
-            "has been written.";
+            "has been written, unless a function says otherwise.";
   m.def("instruction_set", &cpu::instruction_set,
         "The instruction set that the kernels use on this machine.");
   m.def("num_threads", &cpu::num_threads, "The most threads that a call uses: torch.get_num_threads().");

@@ -21,17 +21,18 @@ _MAX_POOL = torch.ops.aten.max_pool2d_with_indices.default
 _MAX_POOL_BACKWARD = torch.ops.aten.max_pool2d_with_indices_backward.default
 
 
-def _layout(problem: Any) -> torch.memory_format:
+def result_layout(problem: Any) -> torch.memory_format:
+    """Return the memory format of a problem's results."""
     return torch.channels_last if problem.channels_last else torch.contiguous_format
 
 
 def _blank(like: Tensor, shape: tuple[int, ...], problem: Any) -> Tensor:
-    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=_layout(problem))
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=result_layout(problem))
 
 
 def dense(tensor: Tensor, problem: Any) -> Tensor:
     """Return the tensor with exactly the strides that the problem's results have; no copy where it has them already."""
-    layout = _layout(problem)
+    layout = result_layout(problem)
     tensor = tensor.contiguous(memory_format=layout)
     # contiguous() takes what it finds where a size is 0 or 1: a view's strides, or another layout's.
     return tensor if tensor.stride() == _strides(tensor.shape, layout) else tensor.clone(memory_format=layout)

@@ -14,7 +14,7 @@ from torch import Tensor
 from .. import _C, frozen
 from .._problem import ACTIVATIONS, DTYPES
 from ..errors import InvalidCall
-from .aten import Aten, convolve, dense
+from .aten import Aten, convolve, dense, result_layout
 
 _KERNELS = _C.cpu
 _ZERO = (0, 0)
@@ -143,8 +143,8 @@ class Cpu(Aten):
 
 
 def _empty(problem: Any, dtype: torch.dtype, height: int, width: int) -> Tensor:
-    layout = torch.channels_last if problem.channels_last else torch.contiguous_format
-    return torch.empty((problem.n, problem.c, height, width), dtype=dtype, device="cpu", memory_format=layout)
+    shape = (problem.n, problem.c, height, width)
+    return torch.empty(shape, dtype=dtype, device="cpu", memory_format=result_layout(problem))
 
 
 def _run(kernel: Any, problem: Any, values: Tensor, indices: Tensor, height: int, width: int) -> Tensor:

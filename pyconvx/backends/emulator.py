@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .. import _C
 from . import Backend
-from .aten import dense
+from .aten import dense, result_layout
 
 DEVICE = "a100"
 """The chip that launches are planned for."""
@@ -46,8 +46,7 @@ class Emulator(Backend):
 
     def conv2d(self, problem, input, weight, bias, residual, *geometry):
         shape = (problem.n, problem.k, problem.p, problem.q)
-        layout = torch.channels_last if problem.channels_last else torch.contiguous_format
-        output = torch.empty(shape, dtype=input.dtype, memory_format=layout)
+        output = torch.empty(shape, dtype=input.dtype, device="cpu", memory_format=result_layout(problem))
         if output.numel():
             tensors = {"input": dense(input, problem), "filter": dense(weight, problem), "output": output}
             if bias is not None:
@@ -76,7 +75,9 @@ def run(plan: Any, tensors: dict[str, Tensor], *, target: str | None = None, **o
         target = f"sm_{next(device.capability for device in _C.devices() if device.name == DEVICE)}"
     memories = {name: emulator.Memory(tensor, name=name) for name, tensor in tensors.items()}
     for name, nbytes in plan.workspaces.items():
-        memories[name] = emulator.Memory(torch.empty(nbytes, dtype=torch.uint8), name=name, uninitialised=True)
+        memories[name] = emulator.Memory(
+            torch.empty(nbytes, dtype=torch.uint8, device="cpu"), name=name, uninitialised=True
+        )
     launches = []
     for step in plan.launches:
         kernel = _module(step.header, step.kernel, target).kernel(step.kernel)
