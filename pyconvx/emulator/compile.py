@@ -12,12 +12,16 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+
+_INCLUDE = re.compile(r'^\s*#\s*include\s*"([^"]+)"', re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ def nvrtc(
     library = _nvrtc()
     flags = [f"--gpu-architecture={target.replace('sm_', 'compute_')}", "-std=c++17", "-lineinfo"]
     flags += [f"-I{path}" for path in include] + list(options)
-    key = _key("nvrtc", nvrtc_version(), source, flags, names, _headers(include))
+    key = _key("nvrtc", nvrtc_version(), source, flags, names, _headers(source, include))
 
     def build() -> Ptx:
         program = ctypes.c_void_p()
@@ -95,7 +99,7 @@ def nvcc(
         include = [source.parent, *include]
     flags = ["-ptx", "-O3", "-std=c++17", "-lineinfo", f"-arch={target}", *(f"-I{path}" for path in include), *options]
     version = subprocess.run(["nvcc", "--version"], capture_output=True, text=True, check=True).stdout
-    key = _key("nvcc", version, text, flags, (), _headers(include))
+    key = _key("nvcc", version, text, flags, (), _headers(text, include))
 
     def build() -> Ptx:
         with tempfile.TemporaryDirectory() as directory:
@@ -165,20 +169,24 @@ def _read(library: ctypes.CDLL, program: ctypes.c_void_p, what: str) -> str:
     return text.value.decode()
 
 
-def _headers(include: Sequence[str | Path]) -> list[str]:
-    """The contents of all headers that an include directory offers, other than the CUDA toolkit's own."""
-    texts = []
-    for root in include:
-        if Path(root, "cuda_runtime_api.h").exists():
-            continue
-        for path in sorted(Path(root).rglob("*")):
-            if path.suffix in (".cuh", ".h", ".hpp"):
-                texts += [str(path.relative_to(root)), path.read_text()]
+def _headers(source: str, include: Sequence[str | Path]) -> dict[str, str]:
+    """The headers that the source includes, directly or not, other than the toolkit's own. A change of any other header
+    leaves what is cached alone."""
+    roots = [Path(root) for root in include if not Path(root, "cuda_runtime_api.h").exists()]
+    texts: dict[str, str] = {}
+    waiting = [(source, roots)]
+    while waiting:
+        text, folders = waiting.pop()
+        for name in _INCLUDE.findall(text):
+            path = next((folder / name for folder in folders if (folder / name).is_file()), None)
+            if path is not None and (known := os.path.normpath(path)) not in texts:
+                texts[known] = path.read_text()
+                waiting.append((texts[known], [path.parent, *roots]))
     return texts
 
 
 def _key(*parts: object) -> str:
-    return hashlib.sha256(json.dumps(parts, default=list).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(parts, default=list, sort_keys=True).encode()).hexdigest()
 
 
 def _cached(key: str, build: Callable[[], Ptx], cache: bool) -> Ptx:

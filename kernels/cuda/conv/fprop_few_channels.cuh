@@ -76,7 +76,7 @@ private:
   __device__ int dilation_h() const { return STRIDE_ ? 1 : args_.dilation_h; }
   __device__ int dilation_w() const { return STRIDE_ ? 1 : args_.dilation_w; }
 
-  // Sizes that the plan computes as well: few_channels_shared_bytes in csrc/plan/tiles.cpp.
+  // Sizes that the plan computes as well: few_channels_shared_bytes in csrc/plan/conv/fprop_few_channels.cpp.
   __device__ int steps_of_row() const { return (taps_w() + TAPS - 1) / TAPS; }
   __device__ int filter_pitch() const { return (taps_h() * steps_of_row() * 2 | 1) * 16; }
   __device__ int patch_rows() const { return (TILE_P - 1) * stride_h() + (taps_h() - 1) * dilation_h() + 1; }

@@ -1,0 +1,56 @@
+#include "plan/builder.h"
+
+#include "plan/conv_arguments.h"
+
+#include <algorithm>
+
+namespace pyconvx {
+
+std::string PlanBuilder::buffer(const std::string& tensor) const {
+  for (const auto& [name, workspace] : replaced_)
+    if (name == tensor) return workspace;
+  return tensor;
+}
+
+void PlanBuilder::to_channels_last(const std::string& tensor, int64_t batches, int64_t channels,
+                                   int64_t pixels) {
+  if (!is_transposed(channels, pixels)) return;
+  replace(tensor, batches * channels * pixels);
+  transpose(tensor, buffer(tensor), batches, channels, pixels);
+}
+
+void PlanBuilder::replace_output(const std::string& tensor, int64_t batches, int64_t channels,
+                                 int64_t pixels) {
+  if (is_transposed(channels, pixels)) replace(tensor, batches * channels * pixels);
+}
+
+void PlanBuilder::from_channels_last(const std::string& tensor, int64_t batches, int64_t channels,
+                                     int64_t pixels) {
+  if (is_transposed(channels, pixels)) transpose(buffer(tensor), tensor, batches, pixels, channels);
+}
+
+// A tensor of one row or one column is the same in both layouts.
+bool PlanBuilder::is_transposed(int64_t rows, int64_t columns) const {
+  return layout_ == Layout::nchw && rows > 1 && columns > 1;
+}
+
+void PlanBuilder::replace(const std::string& tensor, int64_t elements) {
+  replaced_.push_back({tensor, "nhwc_" + tensor});
+  plan.workspaces.push_back({replaced_.back().second, elements * bytes_});
+}
+
+void PlanBuilder::transpose(const std::string& from, const std::string& to, int64_t batches, int64_t rows,
+                            int64_t columns) {
+  const TransposeArguments args = transpose_arguments(batches, rows, columns);
+  const char* bits = bytes_ == 8 ? "unsigned long long" : bytes_ == 4 ? "unsigned int" : "unsigned short";
+  plan.launches.push_back(
+      {text("pyconvx::transpose<", bits, ">"),
+       "conv/transpose.cuh",
+       {std::min<int64_t>(args.tiles, kMostBlocks), 1, 1},
+       256,
+       0,
+       bytes_of(args),
+       {{from, offsetof(TransposeArguments, from), 0}, {to, offsetof(TransposeArguments, to), 0}}});
+}
+
+}  // namespace pyconvx

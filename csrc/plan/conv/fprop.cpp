@@ -1,0 +1,66 @@
+#include "plan/conv/fprop.h"
+
+#include "plan/conv_arguments.h"
+
+#include <algorithm>
+
+namespace pyconvx {
+
+std::string TileShape::name() const {
+  return text(pixels, "x", filters, "x", depth);
+}
+
+std::string TileShape::spelled() const {
+  return text("pyconvx::Tile<", pixels, ", ", filters, ", ", depth, ", ", warps_m, ", ", warps_n, ", ",
+              stages, ">");
+}
+
+int common_vector(int64_t in_group, int element_bytes, int alignment) {
+  int vector = std::min(16, alignment);
+  while (vector > element_bytes && in_group * element_bytes % vector) vector /= 2;
+  return std::max(vector, element_bytes);
+}
+
+FpropPlanner::FpropPlanner(const Conv2dProblem& problem, const Device& device, const PlanOptions& options)
+    : PlanBuilder(problem.layout, element_bytes(problem.dtype)), x(problem), device(device), options(options),
+      bytes(element_bytes(problem.dtype)) {}
+
+Conv2dArguments FpropPlanner::arguments() const {
+  Conv2dArguments args = conv2d_arguments(x);
+  args.vector_output = common_vector(x.k / x.groups, bytes, options.alignment) == 16;
+  return args;
+}
+
+int64_t FpropPlanner::images_in_31_bits() const {
+  return std::clamp<int64_t>(kMostPixels / (x.p() * x.q()), 1, x.n);
+}
+
+std::string FpropPlanner::no_tile() const {
+  return text("conv2d: ", plan.family, " has no tile ", options.tile, " that fits ", device.name,
+              "; leave the tile open, or take one of the plan's candidates");
+}
+
+Conv2dArguments FpropPlanner::of_images(const Conv2dArguments& whole, int64_t images) const {
+  Conv2dArguments args = whole;
+  args.n = static_cast<int>(images);
+  args.pixels = static_cast<int>(std::min(images * x.p() * x.q(), kMostPixels));
+  return args;
+}
+
+void FpropPlanner::add_launch(const std::string& kernel, const char* header, const Conv2dArguments& args,
+                              int64_t grid, int block, int shared_bytes, int64_t first_image) {
+  const int64_t input = first_image * x.h * x.w * x.c * bytes;
+  const int64_t output = first_image * x.p() * x.q() * x.k * bytes;
+  plan.launches.push_back({kernel, header, {grid, 1, 1}, block, shared_bytes, bytes_of(args), {}});
+  plan.launches.back().pointers = {
+      {buffer("input"), offsetof(Conv2dArguments, input), input},
+      {buffer("filter"), offsetof(Conv2dArguments, filter), 0},
+      {buffer("output"), offsetof(Conv2dArguments, output), output},
+      {"bias", offsetof(Conv2dArguments, bias), 0},
+      {"scale", offsetof(Conv2dArguments, scale), 0},
+      {"shift", offsetof(Conv2dArguments, shift), 0},
+      {buffer("residual"), offsetof(Conv2dArguments, residual), output},
+  };
+}
+
+}  // namespace pyconvx

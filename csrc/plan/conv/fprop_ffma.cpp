@@ -1,0 +1,49 @@
+#include "plan/conv/rating.h"
+#include "plan/conv_arguments.h"
+
+#include <algorithm>
+
+namespace pyconvx {
+namespace {
+
+const std::vector<TileShape>& tiles() {
+  static const std::vector<TileShape> table = {
+      {128, 128, 8, 4, 2, 4}, {128, 64, 8, 4, 1, 4}, {64, 128, 8, 2, 2, 4},
+      {64, 64, 8, 2, 1, 4},   {32, 64, 8, 1, 1, 4},
+  };
+  return table;
+}
+
+int shared_bytes(const TileShape& tile) {
+  return (tile.pixels + tile.filters + 8) * tile.depth * 4 * tile.stages;
+}
+
+Candidate rate_tile(const TileShape& tile, const ProductSize& size, const Device& device) {
+  const double ffma = static_cast<double>(tile.pixels) * tile.filters * tile.depth;
+  const double bytes = static_cast<double>(tile.pixels + tile.filters) * tile.depth * 4;
+  // Every FFMA is issued too: four sub-partitions issue 128 lanes a clock, of which a quarter does something
+  // else.
+  const double clocks = std::max({ffma / device.ffma_per_clock, ffma * 1.3 / 128, bytes / kL2BytesPerClock});
+  const int resident = resident_blocks(tile.threads(), 128, shared_bytes(tile), device);
+  return rate(tile, size, resident, clocks, 1500, device);
+}
+
+}  // namespace
+
+std::string plan_fprop_ffma(FpropPlanner& planner) {
+  planner.plan.family = "fprop_ffma";
+  const TileShape* tile = planner.choose(tiles(), [&](const TileShape& tile) {
+    return rate_tile(tile, product_size(planner.x), planner.device);
+  });
+  if (!tile) return planner.no_tile();
+  Conv2dArguments args = planner.arguments();
+  set_filter_tiles(args, tile->filters);
+  const auto blocks = [&](const Conv2dArguments& args) {
+    return ceil_div(args.pixels, tile->pixels) * args.by_filter_tiles.divisor;
+  };
+  planner.add_launches(text("pyconvx::fprop_ffma<", tile->spelled(), ">"), "conv/fprop_ffma.cuh", args,
+                       blocks, tile->threads(), shared_bytes(*tile), planner.images_in_31_bits());
+  return {};
+}
+
+}  // namespace pyconvx

@@ -1,0 +1,91 @@
+// Tensor cores, by a gather. Depths are in elements: rows of 64 or 128 bytes.
+#include "plan/conv/rating.h"
+#include "plan/conv_arguments.h"
+
+#include <algorithm>
+
+namespace pyconvx {
+namespace {
+
+const std::vector<TileShape>& tiles(int element_bytes) {
+  static const std::vector<TileShape> of_16_bits = {
+      // pixels, filters, depth, warps, stages
+      {256, 128, 32, 4, 2, 3}, {256, 64, 32, 4, 1, 4}, {128, 256, 32, 2, 4, 3}, {128, 128, 64, 2, 2, 3},
+      {128, 128, 32, 2, 2, 4}, {128, 64, 64, 2, 2, 3}, {128, 64, 32, 2, 2, 4},  {64, 128, 64, 2, 2, 3},
+      {64, 128, 32, 2, 2, 4},  {128, 32, 32, 4, 1, 4}, {64, 64, 64, 2, 2, 3},   {64, 64, 32, 2, 2, 4},
+      {64, 32, 64, 4, 1, 3},   {32, 64, 64, 2, 2, 3},
+  };
+  static const std::vector<TileShape> of_32_bits = [] {
+    std::vector<TileShape> halved = of_16_bits;
+    for (TileShape& tile : halved) tile.depth /= 2;
+    return halved;
+  }();
+  return element_bytes == 2 ? of_16_bits : of_32_bits;
+}
+
+int shared_bytes(const TileShape& tile, int element_bytes) {
+  return (tile.pixels + tile.filters) * tile.depth * element_bytes * tile.stages;
+}
+
+// A slice takes as long as the busiest of: tensor cores, issue slots, shared memory, and L2.
+Candidate rate_tile(const TileShape& tile, const ProductSize& size, int element_bytes, const Device& device) {
+  const int warps = tile.warps_m * tile.warps_n, steps = tile.depth * element_bytes / 32;
+  const int m = tile.pixels / tile.warps_m / 16, n = tile.filters / tile.warps_n / 8;
+  const int hmma = m * n * steps, ldmatrix = (m + n / 2) * steps;  // of a warp
+  const int bytes = (tile.pixels + tile.filters) * tile.depth * element_bytes;
+  const double copies = static_cast<double>(bytes) / 16 / tile.threads();  // of a thread
+  // Copies come with their addresses and bit tests; 30 instructions run the loop.
+  const double instructions = hmma + ldmatrix + 4 * copies + 30;
+  const double clocks = std::max({
+      hmma * warps * device.slots_per_hmma / 4,
+      instructions * warps / 4,
+      (ldmatrix * warps * 512.0 + bytes) / kSharedBytesPerClock,
+      bytes / kL2BytesPerClock,
+  });
+  const int registers = std::min(m * n * 4 + 2 * (m * 4 + n * 2) + 60, 255);
+  const int resident = resident_blocks(tile.threads(), registers, shared_bytes(tile, element_bytes), device);
+  const double latency =
+      1500 + 0.5 * tile.pixels * tile.filters / warps / 8;  // first slices' way, and the epilogue
+  return rate(tile, size, resident, clocks, latency, device);
+}
+
+// Taps that the kernel is compiled for: common windows, as constants; 0 x 0 stands for any. A window of one
+// tap is compiled only where it never leaves the image: there the kernel has no spatial arithmetic in its
+// loop.
+std::array<int64_t, 2> constant_taps(const Conv2dProblem& x) {
+  const bool padded = x.pad_top || x.pad_bottom || x.pad_left || x.pad_right;
+  if (x.r == 1 && x.s == 1) return padded ? std::array<int64_t, 2>{0, 0} : std::array<int64_t, 2>{1, 1};
+  const bool line = std::min(x.r, x.s) == 1 && std::max(x.r, x.s) <= 7;
+  const bool square = x.r == x.s && (x.r == 3 || x.r == 5);
+  return line || square ? std::array<int64_t, 2>{x.r, x.s} : std::array<int64_t, 2>{0, 0};
+}
+
+}  // namespace
+
+std::string plan_fprop_tensor_core(FpropPlanner& planner) {
+  const Conv2dProblem& x = planner.x;
+  planner.plan.family = "fprop_tensor_core";
+  const int vector = common_vector(x.c / x.groups, planner.bytes, planner.options.alignment);
+  const TileShape* tile = planner.choose(tiles(planner.bytes), [&](const TileShape& tile) {
+    Candidate candidate = rate_tile(tile, product_size(x), planner.bytes, planner.device);
+    // Elements that are copied one by one need registers, which the largest tiles have not to spare.
+    const bool no_registers = vector < 4 && tile.pixels * tile.filters > 64 * tile.threads();
+    if (no_registers || shared_bytes(tile, planner.bytes) > planner.device.shared_per_block)
+      candidate.blocks_per_sm = 0;
+    return candidate;
+  });
+  if (!tile) return planner.no_tile();
+  Conv2dArguments args = planner.arguments();
+  set_filter_tiles(args, tile->filters);
+  const auto [r, s] = constant_taps(x);
+  const std::string kernel = text("pyconvx::fprop_tensor_core<", element_name(x.dtype, planner.options.tf32),
+                                  ", ", tile->spelled(), ", ", r, ", ", s, ", ", vector, ">");
+  const auto blocks = [&](const Conv2dArguments& args) {
+    return ceil_div(args.pixels, tile->pixels) * args.by_filter_tiles.divisor;
+  };
+  planner.add_launches(kernel, "conv/fprop_tensor_core.cuh", args, blocks, tile->threads(),
+                       shared_bytes(*tile, planner.bytes), planner.images_in_31_bits());
+  return {};
+}
+
+}  // namespace pyconvx
