@@ -57,13 +57,16 @@ class Emulator(Backend):
         return output
 
 
-def run(plan: Any, tensors: dict[str, Tensor], *, target: str | None = None, **options: Any) -> list[Any]:
+def run(
+    plan: Any, tensors: dict[str, Tensor], *, target: str | None = None, headers: Path | None = None, **options: Any
+) -> list[Any]:
     """Run a plan's launches in order on tensors in host memory, and return what each left behind.
 
     Args:
         plan: of ``pyconvx._C``.
         tensors: the operation's, by the names that the plan gives them; one that is left out is null.
         target: the architecture that the kernels are compiled for, such as ``"sm_80"``; that of the chip if None.
+        headers: the folder of the CUDA headers; that of the library if None.
         options: of ``Kernel.launch``: order, seed, check, workers.
 
     Raises:
@@ -80,7 +83,7 @@ def run(plan: Any, tensors: dict[str, Tensor], *, target: str | None = None, **o
         )
     launches = []
     for step in plan.launches:
-        kernel = _module(step.header, step.kernel, target).kernel(step.kernel)
+        kernel = _module(step.header, step.kernel, target, headers or kernels_folder()).kernel(step.kernel)
         arguments = _arguments(step, memories)
         launches.append(kernel.launch(step.grid, step.block, [arguments], shared_bytes=step.shared_bytes, **options))
     return launches
@@ -107,12 +110,12 @@ def plan(problem: Any) -> Any:
 
 
 @functools.lru_cache(maxsize=256)
-def _module(header: str, kernel: str, target: str) -> Any:
+def _module(header: str, kernel: str, target: str, headers: Path) -> Any:
     from .. import emulator
     from ..emulator import compile
 
     source = f'#include "{header}"\n'
-    return emulator.Module(compile.nvrtc(source, target=target, include=[kernels_folder()], names=[kernel]))
+    return emulator.Module(compile.nvrtc(source, target=target, include=[headers], names=[kernel]))
 
 
 @functools.cache

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
-from kernels.harness import DTYPES, run
+from kernels.harness import DTYPES, emulator, run
 from pyconvx import _C
 
 
@@ -92,8 +93,11 @@ class Case:
         """The output, N K P Q."""
         tensors = self.buffers()
         run(plan or self.plan(), tensors, **options)
-        output = tensors["output"]
-        return output.permute(0, 3, 1, 2) if self.layout == "nhwc" else output
+        return self.result(tensors)
+
+    def result(self, tensors) -> torch.Tensor:
+        """The output among what buffers() gave, N K P Q."""
+        return tensors["output"].permute(0, 3, 1, 2) if self.layout == "nhwc" else tensors["output"]
 
     def check(self, plan=None, **options) -> torch.Tensor:
         output = self.run(plan, **options)
@@ -108,3 +112,26 @@ class Case:
             f"{self.problem}, tile {plan.tile if plan else ''}: {len(wrong)} of {output.numel()} outputs are wrong, "
             f"first at {first}: {output[first].item()} instead of {expected[first].item()}"
         )
+
+
+class FarCorners(Case):
+    """Windows of 3 x 3 at the corners of three images, the last of which lies wholly beyond 2^31 elements. All corners
+    hold the same pixels, those of a small image."""
+
+    def __init__(self, *, c=16, groups=1, dtype=torch.float16):
+        super().__init__(n=3, c=c, h=3, w=3, k=16, r=3, s=3, groups=groups, dtype=dtype)
+        self.far = h, w = 5000 * 64 // c - 3, 14000 - 3  # the rows and columns of the last corners
+        fields = dict(r=3, s=3, stride=self.far, groups=groups, dtype=self.problem.dtype, layout=self.problem.layout)
+        self.problem = _C.Conv2dProblem(n=3, c=c, h=h + 3, w=w + 3, k=16, **fields)
+        assert (self.problem.p, self.problem.q) == (2, 2) and 2 * c * h * w > 2**31
+
+    def conv(self, input, filter):
+        return F.conv2d(input, filter, groups=self.problem.groups).expand(3, 16, 2, 2)
+
+    def buffers(self):
+        tensors = super().buffers()
+        corner, (h, w) = tensors["input"].numpy(), self.far
+        images = emulator.sparse((3, h + 3, w + 3, self.problem.c), corner.dtype)
+        for p, q in np.ndindex(2, 2):
+            images[:, p * h : p * h + 3, q * w : q * w + 3] = corner
+        return {**tensors, "input": images}

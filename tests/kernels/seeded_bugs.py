@@ -1,0 +1,283 @@
+"""The bugs of test_seeded_bugs.py: what is wrong, in which header, and on which problem it is noticed by what."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+F16, BF16, F32, F64 = torch.float16, torch.bfloat16, torch.float32, torch.float64
+
+SAME = dict(r=3, s=3, padding=(1, 1, 1, 1))
+TENSOR_CORE = dict(n=3, c=72, h=11, w=7, k=40, **SAME, stride=(2, 1), tile="64x32x64")
+FFMA = dict(n=1, c=12, h=13, w=7, k=72, **SAME, stride=(2, 1), dtype=F32, tile="32x64x8")
+PLAIN = dict(n=2, c=6, h=9, w=8, k=10, groups=2, r=3, s=2, padding=(2, 1, 1, 0), dilation=(2, 1), dtype=F64)
+FEW_CHANNELS = dict(n=2, c=3, h=19, w=35, k=24, r=2, s=3, padding=(1, 0, 1, 1), stride=(2, 1))
+DEPTHWISE = dict(n=2, c=40, h=9, w=11, k=40, r=2, s=3, padding=(1, 0, 1, 1), groups=40, stride=(2, 1))
+
+# The kernel family that has to run it, the sizes of the convolution, and of the plan: tile, and blocks (instead
+# of as many as there are tiles).
+PROBLEMS = {
+    "tensor core": dict(family="fprop_tensor_core", **TENSOR_CORE),
+    "tensor core, epilogue": dict(family="fprop_tensor_core", **TENSOR_CORE, bias=True, residual=True, relu=True),
+    "tensor core, bf16": dict(family="fprop_tensor_core", **TENSOR_CORE, dtype=BF16),
+    "tensor core, NaN": dict(family="fprop_tensor_core", **TENSOR_CORE, relu=True, nan=True),
+    "tensor core, groups": dict(family="fprop_tensor_core", **{**TENSOR_CORE, "k": 72}, groups=3),
+    "tensor core, dilated": dict(family="fprop_tensor_core", **TENSOR_CORE, dilation=(1, 2)),
+    "tensor core, 8 bytes": dict(family="fprop_tensor_core", **{**TENSOR_CORE, "c": 20}),
+    "tensor core, far": dict(family="fprop_tensor_core", far=True),
+    "ffma": dict(family="fprop_ffma", **FFMA),
+    "ffma, two warps": dict(family="fprop_ffma", **{**FFMA, "tile": "64x64x8"}),
+    "plain": dict(family="fprop_plain", **PLAIN),
+    "plain, epilogue": dict(family="fprop_plain", **PLAIN, bias=True, scale=True, residual=True, relu=True),
+    "plain, vectors": dict(family="fprop_plain", **{**PLAIN, "groups": 1}, residual=True, relu=True),
+    "plain, NaN": dict(family="fprop_plain", **PLAIN, relu=True, nan=True),
+    "few channels by one block": dict(family="fprop_few_channels", **FEW_CHANNELS, blocks=1),
+    "depthwise": dict(family="fprop_depthwise", **DEPTHWISE),
+    "transposes": dict(family="fprop_plain", **PLAIN, layout="nchw"),
+    "transposes by one block": dict(family="fprop_plain", **{**PLAIN, "c": 70, "k": 2}, layout="nchw", blocks=1),
+}
+
+
+class Bug(NamedTuple):
+    header: str
+    text: str  # where any white space may stand for any other
+    wrong: str
+    problem: str
+    noticed: str  # by the checker, under this kind of report; or "numbers"; or "bank conflicts"
+
+
+BUGS = {
+    # --- gather.cuh: addresses and what is outside
+    "padding off by one": Bug(
+        "conv/gather.cuh", "p * args.stride_h - args.pad_top,", "p * args.stride_h - args.pad_top + 1,",
+        "tensor core", "numbers",
+    ),
+    "the rows' stride for the columns": Bug(
+        "conv/gather.cuh", "q * args.stride_w", "q * args.stride_h", "tensor core", "numbers"
+    ),
+    "dilation forgotten": Bug(
+        "conv/gather.cuh", "outside(w + s * args.dilation_w, args.w)", "outside(w + s, args.w)",
+        "tensor core, dilated", "out-of-bounds",
+    ),
+    "a column is a row further": Bug(
+        "conv/gather.cuh", "s * args.column_step", "s * args.row_step", "tensor core", "out-of-bounds"
+    ),
+    "what is outside the image is read": Bug(
+        "conv/gather.cuh", "!(outside_[i] & at.bits)", "at.exists", "tensor core", "out-of-bounds"
+    ),
+    "all columns share a bit": Bug(
+        "conv/gather.cuh", "<< (taps_h(args) + s);", "<< taps_h(args);", "tensor core", "out-of-bounds"
+    ),
+    "rows past the last pixel are read": Bug(
+        "conv/gather.cuh", "m = m < args.pixels ? m : args.pixels - 1;", "", "tensor core", "out-of-bounds"
+    ),
+    "elements past the reduction are read": Bug(
+        "conv/gather.cuh", "const bool exists = j < args.reduction;", "const bool exists = true;",
+        "tensor core", "out-of-bounds",
+    ),
+    "channels of the first group": Bug(
+        "conv/gather.cuh", "+ group * args.group_channels)", ")", "tensor core, groups", "numbers"
+    ),
+    "filters of the first group": Bug(
+        "conv/gather.cuh", "static_cast<long long>(group) * args.group_filters + filter + row", "filter + row",
+        "tensor core, groups", "numbers",
+    ),
+    "a pixel's address in 31 bits": Bug(
+        "conv/gather.cuh", "const long long pixel =", "const int pixel =", "tensor core, far", "numbers"
+    ),
+    "16 bytes where 8 are aligned": Bug(
+        "conv/gather.cuh", "ptx::cp_async<VECTOR>(", "ptx::cp_async<16>(", "tensor core, 8 bytes", "misaligned"
+    ),
+    # --- fprop_tensor_core.cuh
+    "the first wait allows one group too many": Bug(
+        "conv/fprop_tensor_core.cuh", "copy_slice(stage); ptx::cp_async_wait<Tile::STAGES - 2>();",
+        "copy_slice(stage); ptx::cp_async_wait<Tile::STAGES - 1>();", "tensor core", "unfinished-copy",
+    ),
+    "the loop's wait allows one group too many": Bug(
+        "conv/fprop_tensor_core.cuh", "if (step == STEPS - 1) { ptx::cp_async_wait<Tile::STAGES - 2>();",
+        "if (step == STEPS - 1) { ptx::cp_async_wait<Tile::STAGES - 1>();", "tensor core", "unfinished-copy",
+    ),
+    "the last copies are not waited for": Bug(
+        "conv/fprop_tensor_core.cuh", "ptx::cp_async_wait<0>();", "", "tensor core", "abandoned-copy"
+    ),
+    "the swizzle adds": Bug(
+        "conv/fprop_tensor_core.cuh", "(chunk ^ row / (8 / CHUNKS) % CHUNKS)",
+        "((chunk + row / (8 / CHUNKS)) % CHUNKS)", "tensor core", "numbers",
+    ),
+    "no swizzle": Bug(
+        "conv/fprop_tensor_core.cuh", "(chunk ^ row / (8 / CHUNKS) % CHUNKS)", "chunk", "tensor core", "bank conflicts"
+    ),
+    "readers use another row's swizzle": Bug(
+        "conv/fprop_tensor_core.cuh", "Rows::at(warp_pixel() + lane % 16, lane / 16)",
+        "Rows::at(warp_pixel(), lane / 16) + lane % 16 * Rows::PITCH", "tensor core", "numbers",
+    ),
+    "half the matrices are read twice": Bug(
+        "conv/fprop_tensor_core.cuh", "lane / 8 % 2)", "lane / 16)", "tensor core", "numbers"
+    ),
+    "pixels are copied a pass short": Bug(
+        "conv/fprop_tensor_core.cuh", "i < PIXEL_ROWS; ++i) copy<", "i < PIXEL_ROWS - 1; ++i) copy<",
+        "tensor core", "uninitialised-shared",
+    ),
+    "filters are copied a pass short": Bug(
+        "conv/fprop_tensor_core.cuh", "i < FILTER_ROWS; ++i) {", "i < FILTER_ROWS - 1; ++i) {",
+        "tensor core", "uninitialised-shared",
+    ),
+    "a slice short": Bug(
+        "conv/fprop_tensor_core.cuh", "(args_.reduction + Tile::DEPTH - 1) / Tile::DEPTH",
+        "args_.reduction / Tile::DEPTH", "tensor core", "numbers",
+    ),
+    "slices overlap": Bug(
+        "conv/fprop_tensor_core.cuh", "next_ += Tile::DEPTH;", "next_ += Tile::DEPTH - V;",
+        "tensor core", "out-of-bounds",
+    ),
+    "copies go to one stage": Bug(
+        "conv/fprop_tensor_core.cuh", "write = write == LAST_STAGE ? 0 : write + STAGE;", "",
+        "tensor core", "unfinished-copy",
+    ),
+    "filters begin in the pixels' last rows": Bug(
+        "conv/fprop_tensor_core.cuh", "FIRST = Tile::PIXELS * Rows::PITCH", "FIRST = (Tile::PIXELS - 8) * Rows::PITCH",
+        "tensor core", "shared-race",
+    ),
+    "pixels past the last are stored": Bug(
+        "conv/fprop_tensor_core.cuh", "if (pixel >= args_.pixels) continue;", "", "tensor core", "out-of-bounds"
+    ),
+    "filters past the last are read": Bug(
+        "conv/fprop_tensor_core.cuh", "at.exists && row < filters_left_", "at.exists", "tensor core", "out-of-bounds"
+    ),
+    "all groups are stored to the first": Bug(
+        "conv/fprop_tensor_core.cuh", "tile_.group * args_.group_filters + filter", "filter",
+        "tensor core, groups", "block-race",
+    ),
+    "swapped registers of filters": Bug(
+        "conv/fprop_tensor_core.cuh",
+        "filters_[step % 2][j / 2][j % 2 * 2], filters_[step % 2][j / 2][j % 2 * 2 + 1]",
+        "filters_[step % 2][j / 2][j % 2 * 2 + 1], filters_[step % 2][j / 2][j % 2 * 2]", "tensor core", "numbers",
+    ),
+    "swapped registers of sums": Bug(
+        "conv/fprop_tensor_core.cuh", "[i % 2 * 2 + v % 2]", "[v % 2 * 2 + i % 2]", "tensor core", "numbers"
+    ),
+    "operands read ahead over those in use": Bug(
+        "conv/fprop_tensor_core.cuh", "load_operands((step + 1) % 2,", "load_operands(step % 2,",
+        "tensor core", "numbers",
+    ),
+    # --- fragments.cuh, device.cuh, division.cuh, ptx.cuh
+    "filters in another order than the sums": Bug(
+        "conv/fragments.cuh", "V * x + 2 * i + e", "V * x + V / 2 * e + i", "tensor core", "numbers"
+    ),
+    "bf16 multiplied as f16": Bug(
+        "conv/fragments.cuh", "ptx::mma_m16n8k16_bf16(", "ptx::mma_m16n8k16_f16(", "tensor core, bf16", "numbers"
+    ),
+    "swapped halves of a word": Bug(
+        "device.cuh", "cvt_rn_f16x2_f32(x[0], x[1])", "cvt_rn_f16x2_f32(x[1], x[0])", "tensor core", "numbers"
+    ),
+    "division in 32 bits": Bug(
+        "division.cuh", "(static_cast<unsigned long long>(x) * multiplier)", "0ull + x * multiplier",
+        "tensor core", "numbers",
+    ),
+    "ReLU drops NaN": Bug("ptx.cuh", "max.NaN.f32", "max.f32", "tensor core, NaN", "numbers"),
+    "ReLU drops NaN in f64": Bug(
+        "device.cuh", "return x < y ? y : x;", "return x > y ? x : y;", "plain, NaN", "numbers"
+    ),
+    # --- fprop_ffma.cuh
+    "ffma: the wait allows one group too many": Bug(
+        "conv/fprop_ffma.cuh", "cp_async_wait<Tile::STAGES - 2>", "cp_async_wait<Tile::STAGES - 1>",
+        "ffma", "unfinished-copy",
+    ),
+    "ffma: the last copies are not waited for": Bug(
+        "conv/fprop_ffma.cuh", "ptx::cp_async_wait<0>();", "", "ffma", "abandoned-copy"
+    ),
+    "ffma: rows of pixels overlap": Bug(
+        "conv/fprop_ffma.cuh", "PIXEL_PITCH = Tile::PIXELS + 4", "PIXEL_PITCH = Tile::PIXELS - 4",
+        "ffma, two warps", "shared-race",
+    ),
+    "ffma: rows begin in the same bank": Bug(
+        "conv/fprop_ffma.cuh", "PIXEL_PITCH = Tile::PIXELS + 4", "PIXEL_PITCH = Tile::PIXELS", "ffma", "bank conflicts"
+    ),
+    "ffma: misaligned vectors": Bug(
+        "conv/fprop_ffma.cuh", "load(pixels, 4, from + 16);", "load(pixels, 4, from + 18);", "ffma", "misaligned"
+    ),
+    "ffma: a product short": Bug(
+        "conv/fprop_ffma.cuh", "j < DEPTH; ++j) multiply(read, j)", "j < DEPTH - 1; ++j) multiply(read, j)",
+        "ffma", "numbers",
+    ),
+    "ffma: filters are copied a pass short": Bug(
+        "conv/fprop_ffma.cuh", "i < FILTER_ROWS; ++i) {", "i < FILTER_ROWS - 1; ++i) {", "ffma", "uninitialised-shared"
+    ),
+    "ffma: filters past the last are read": Bug(
+        "conv/fprop_ffma.cuh", "at.exists && row < filters_left_", "at.exists", "ffma", "out-of-bounds"
+    ),
+    "ffma: pixels past the last are stored": Bug(
+        "conv/fprop_ffma.cuh", "if (pixel >= args_.pixels) continue;", "", "ffma", "out-of-bounds"
+    ),
+    "ffma: pixels stored in the order of registers": Bug(
+        "conv/fprop_ffma.cuh", "i / 4 * 16 + i % 4", "i", "ffma", "numbers"
+    ),
+    # --- fprop_plain.cuh
+    "plain: one row below the image": Bug(
+        "conv/fprop_plain.cuh", "h >= args.h", "h > args.h", "plain", "out-of-bounds"
+    ),
+    "plain: dilation forgotten": Bug("conv/fprop_plain.cuh", "r * args.dilation_h", "r", "plain", "numbers"),
+    "plain: padding of the other side": Bug(
+        "conv/fprop_plain.cuh", "- args.pad_left", "- args.pad_top", "plain", "numbers"
+    ),
+    "plain: filters past the last are read": Bug(
+        "conv/fprop_plain.cuh", "if (v < left) sum[v]", "sum[v]", "plain", "out-of-bounds"
+    ),
+    "plain: blocks step on each other": Bug(
+        "conv/fprop_plain.cuh", "i += gridDim.x * 256ll", "i += 256ll", "plain", "block-race"
+    ),
+    "plain: all images are the first": Bug(
+        "conv/fprop_plain.cuh", "n * args.h * args.w * args.c +", "", "plain", "numbers"
+    ),
+    # --- epilogue.cuh
+    "bias of the vector's place": Bug(
+        "conv/epilogue.cuh", "(args.bias)[k]", "(args.bias)[v]", "plain, epilogue", "numbers"
+    ),
+    "bias past the last filter": Bug(
+        "conv/epilogue.cuh", "args.bias && exists", "args.bias", "tensor core, epilogue", "out-of-bounds"
+    ),
+    "bias is not scaled": Bug(
+        "conv/epilogue.cuh", "multiply_add(bias, scale_[v], shift)", "bias + shift", "plain, epilogue", "numbers"
+    ),
+    "residual of the first pixel": Bug(
+        "conv/epilogue.cuh", "(args_.residual) + at", "(args_.residual)", "plain, epilogue", "numbers"
+    ),
+    "residual after ReLU": Bug(
+        "conv/epilogue.cuh", "x[v] = larger_or_nan(x[v], floor); *reinterpret_cast<uint4*>(output)",
+        "x[v] = x[v]; *reinterpret_cast<uint4*>(output)", "plain, vectors", "numbers",
+    ),
+    "a filter too many": Bug(
+        "conv/epilogue.cuh", "if (v < count_)", "if (v <= count_)", "plain, epilogue", "out-of-bounds"
+    ),
+    "vectors past the last filter are stored": Bug(
+        "conv/epilogue.cuh", "if (count_ <= 0) return;", "", "tensor core, epilogue", "out-of-bounds"
+    ),
+    "vectors where they are not aligned": Bug(
+        "conv/epilogue.cuh", "if (args_.vector_output)", "if (true)", "plain", "misaligned"
+    ),
+    # --- transpose.cuh
+    "not transposed": Bug("conv/transpose.cuh", "= tile[x][j];", "= tile[j][x];", "transposes", "uninitialised-shared"),
+    "transpose: columns in one bank": Bug(
+        "conv/transpose.cuh", "(sizeof(Bits) == 2 ? 2 : 1)", "0", "transposes", "bank conflicts"
+    ),
+    "transpose: columns past the last are read": Bug(
+        "conv/transpose.cuh", "&& column + x < args.columns", "", "transposes", "out-of-bounds"
+    ),
+    "transpose: all matrices are the first": Bug(
+        "conv/transpose.cuh", "i_row / args.row_tiles * args.rows * args.columns", "0", "transposes", "block-race"
+    ),
+    "transpose: a pass short": Bug(
+        "conv/transpose.cuh", "j < TILE; j += ROWS_AT_ONCE) if (row + j",
+        "j < TILE - ROWS_AT_ONCE; j += ROWS_AT_ONCE) if (row + j", "transposes", "uninitialised-shared",
+    ),
+}  # fmt: skip
+
+# The headers whose kernels have barriers, with the problems that need each of them.
+BARRIERS = {
+    "conv/fprop_tensor_core.cuh": ["tensor core"],
+    "conv/fprop_ffma.cuh": ["ffma, two warps"],
+    "conv/fprop_few_channels.cuh": ["few channels by one block"],
+    "conv/fprop_depthwise.cuh": ["depthwise"],
+    "conv/transpose.cuh": ["transposes by one block"],
+}
