@@ -21,11 +21,28 @@ const Device& device_named(const std::string& name) {
   throw std::invalid_argument("there is no device \"" + name + "\"; the ones described are " + known);
 }
 
-LaunchPlan plan(const Conv2dProblem& problem, const std::string& device, bool tf32, int alignment,
-                const std::string& tile) {
-  auto result = plan_conv2d(problem, device_named(device), {tf32, alignment, tile});
+LaunchPlan plan_or_throw(std::variant<LaunchPlan, Refusal> result) {
   if (const Refusal* refusal = std::get_if<Refusal>(&result)) throw std::invalid_argument(refusal->sentence);
   return std::get<LaunchPlan>(std::move(result));
+}
+
+LaunchPlan plan(const Conv2dProblem& problem, const std::string& device, bool tf32, int alignment,
+                const std::string& tile) {
+  return plan_or_throw(plan_conv2d(problem, device_named(device), {tf32, alignment, tile}));
+}
+
+// An operation without tiles to choose from.
+template <class Problem>
+void bind_plan_of(py::module_& m, const char* name,
+                  std::variant<LaunchPlan, Refusal> (*plan)(const Problem&, const Device&,
+                                                            const PlanOptions&),
+                  const char* doc) {
+  m.def(
+      name,
+      [plan](const Problem& problem, const std::string& device, int alignment) {
+        return plan_or_throw(plan(problem, device_named(device), {false, alignment, {}}));
+      },
+      "problem"_a, "device"_a, py::kw_only(), "alignment"_a = 16, doc);
 }
 
 // The arguments with the buffers' addresses in their places. A buffer that is not given is null.
@@ -98,6 +115,14 @@ void bind_plan(py::module_& m) {
         "multiple of alignment bytes; tile names a candidate to use instead of the one that the model "
         "prefers.\n"
         "Raises ValueError, with the reason, if no kernel can run the problem on the device.");
+  bind_plan_of(m, "plan_max_unpool2d", &plan_max_unpool2d,
+               "The launches of a max unpooling: buffers input, indices, output, and bad_index, 8 bytes of "
+               "zeros, in which\n"
+               "~(the place in memory of the first index that lies outside its plane) is left, if there is "
+               "one.");
+  bind_plan_of(m, "plan_max_unpool2d_backward", &plan_max_unpool2d_backward,
+               "The launches of its gradient: buffers grad_output, indices, grad_input, and bad_index as "
+               "forward.");
 }
 
 }  // namespace pyconvx

@@ -67,5 +67,9 @@ struct PlanOptions {
 };
 
 std::variant<LaunchPlan, Refusal> plan_conv2d(const Conv2dProblem&, const Device&, const PlanOptions& = {});
+std::variant<LaunchPlan, Refusal> plan_max_unpool2d(const Unpool2dProblem&, const Device&,
+                                                    const PlanOptions& = {});
+std::variant<LaunchPlan, Refusal> plan_max_unpool2d_backward(const Unpool2dProblem&, const Device&,
+                                                             const PlanOptions& = {});
 
 }  // namespace pyconvx
