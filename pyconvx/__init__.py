@@ -3,6 +3,7 @@
     pyconvx.conv2d, max_pool2d, ...     functions, with torch.nn.functional's signatures
     pyconvx.nn                          layers, subclasses of torch.nn's
     pyconvx.models                      networks, built from them
+    pyconvx.augment, losses, transfer, evaluate, visualize     the techniques around them
     pyconvx.swap(model)                 the layers of a model you have, exchanged in place, and back again
     pyconvx.explain(model, x)           what ran where, and why
 
@@ -23,7 +24,7 @@ from .swap import swap
 from .use import use
 
 if _TYPE_CHECKING:
-    from . import models
+    from . import augment, evaluate, losses, models, transfer, visualize
 
 __version__ = _version("pyconvx")
 
@@ -31,24 +32,32 @@ __all__ = [
     "BackendRefusal",
     "InvalidCall",
     "add_relu",
+    "augment",
     "backend",
     "conv2d",
     "conv_transpose2d",
+    "evaluate",
     "explain",
     "frozen_filters",
+    "losses",
     "max_pool2d",
     "max_unpool2d",
     "models",
     "nn",
     "residual_add",
     "swap",
+    "transfer",
     "use",
+    "visualize",
 ]
+
+_ON_DEMAND = frozenset({"augment", "evaluate", "losses", "models", "transfer", "visualize"})
+"""Imported when they are first looked at: most programs need none of them."""
 
 
 def __getattr__(name: str) -> _Any:
-    if name == "models":  # imported when it is first looked at: most programs bring networks of their own
+    if name in _ON_DEMAND:
         from importlib import import_module
 
-        return import_module(".models", __name__)
+        return import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

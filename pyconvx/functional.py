@@ -130,7 +130,7 @@ def max_pool2d(
     input: Tensor,
     kernel_size: Size2d,
     stride: Size2d | None = None,
-    padding: Size2d = 0,
+    padding: Size2d | str = 0,
     dilation: Size2d = 1,
     ceil_mode: bool = False,
     return_indices: bool = False,
@@ -147,7 +147,8 @@ def max_pool2d(
         kernel_size: (R, S) of the window, or an int for both.
         stride: step of the window, an int or (vertical, horizontal); the kernel_size if None.
         padding: rows and columns of -inf around the image, at most half a window on each side: an int, (vertical,
-            horizontal) or (top, bottom, left, right).
+            horizontal), (top, bottom, left, right), ``'valid'`` (none) or ``'same'``: as many as give
+            P = ceil(H / stride); an odd one goes to the bottom and to the right.
         dilation: distance of a window's taps, an int or (vertical, horizontal).
         ceil_mode: whether a last window that only partly covers the input counts.
         return_indices: whether to return where the maxima stood, for ``max_unpool2d``.
@@ -170,7 +171,12 @@ def max_pool2d(
     is_given = stride is not None and not (isinstance(stride, (list, tuple)) and len(stride) == 0)
     stride = pair(name, "stride", stride) if is_given else kernel_size
     dilation = pair(name, "dilation", dilation)
-    geometry = (kernel_size, stride, sides(name, padding), dilation, ceil_mode)
+    if isinstance(padding, str):
+        size = input.shape[-2:] if input.dim() in (3, 4) else None
+        padding = window_padding(name, padding, size, kernel_size, stride, dilation)
+    else:
+        padding = sides(name, padding)
+    geometry = (kernel_size, stride, padding, dilation, ceil_mode)
     if return_indices:
         check_choice(name, "index_dtype", index_dtype, (torch.uint8, torch.int32, torch.int64))
         index: torch.dtype | None = index_dtype
@@ -190,7 +196,7 @@ def max_unpool2d(
     indices: Tensor,
     kernel_size: Size2d,
     stride: Size2d | None = None,
-    padding: Size2d = 0,
+    padding: Size2d | str = 0,
     output_size: Sequence[int] | None = None,
     *,
     dilation: Size2d = 1,
@@ -203,7 +209,7 @@ def max_unpool2d(
     Args:
         input: pooled values, (N, C, P, Q) or (C, P, Q).
         indices: what ``max_pool2d(..., return_indices=True)`` returned, in any of its forms; of the input's shape.
-        kernel_size, stride, padding, dilation: of the pooling that is undone.
+        kernel_size, stride, padding, dilation: of the pooling that is undone; strings go with an output_size.
         output_size: (H, W), or the whole size, of the image that was pooled; if None, the size with
             H = (P - 1) * stride - top - bottom + dilation * (R - 1) + 1, and W likewise.
 
@@ -221,7 +227,15 @@ def max_unpool2d(
         input = input.float()  # as torch's own, which autocast runs in float32 on CPUs
     kernel_size = pair(name, "kernel_size", kernel_size)
     stride = kernel_size if stride is None else pair(name, "stride", stride)
-    padding, dilation = sides(name, padding), pair(name, "dilation", dilation)
+    dilation = pair(name, "dilation", dilation)
+    if isinstance(padding, str):
+        if output_size is None:
+            refuse(name, f"padding is {padding!r}, which depends on the size of the image that was pooled; pass that "
+                         f"as output_size")  # fmt: skip
+        sizes = _numbers(output_size)
+        padding = window_padding(name, padding, sizes[-2:] if len(sizes) > 1 else None, kernel_size, stride, dilation)
+    else:
+        padding = sides(name, padding)
     if input.dim() not in (3, 4):
         check_operand(name, "input", input, 4)
     size = _unpooled_size(_sizes(input.shape[-2:]), kernel_size, stride, padding, dilation, output_size)
@@ -349,15 +363,28 @@ def _padding(
     op: str, padding: Any, input: Tensor, weight: Tensor, stride: Any, dilation: Any
 ) -> tuple[int, int, int, int]:
     """Read conv2d's padding, the strings included, as (top, bottom, left, right)."""
+    if isinstance(input, Tensor) and input.dim() in (3, 4) and isinstance(weight, Tensor) and weight.dim() == 4:
+        return window_padding(op, padding, input.shape[-2:], weight.shape[2:], stride, dilation)
+    return window_padding(op, padding, None, None, stride, dilation)
+
+
+def window_padding(
+    op: str, padding: Any, size: Any, taps: Any, stride: Any, dilation: Any
+) -> tuple[int, int, int, int]:
+    """Read the padding of a window of (R, S) taps on an image of (H, W), the strings included, as (top, bottom, left,
+    right); ``'same'`` is none where there is no size, which operations refuse with sentences of their own."""
     if not isinstance(padding, str):
         return sides(op, padding)
     check_choice(op, "padding", padding, ("same", "valid"))
-    if padding == "valid":
+    if padding == "valid" or size is None or min(stride) < 1:
         return 0, 0, 0, 0
-    if input.dim() not in (3, 4) or not isinstance(weight, Tensor) or weight.dim() != 4 or min(stride) < 1:
-        return 0, 0, 0, 0  # the operation refuses these with its own sentences
-    height, width, *taps = _sizes((*input.shape[-2:], *weight.shape[2:]))
-    return *_same(height, taps[0], stride[0], dilation[0]), *_same(width, taps[1], stride[1], dilation[1])
+    return same_padding(size, taps, stride, dilation)
+
+
+def same_padding(size: Any, taps: Any, stride: Any, dilation: Any) -> tuple[int, int, int, int]:
+    """Return the padding, as (top, bottom, left, right), of ``'same'`` for an image of (H, W)."""
+    height, width, *window = _sizes((*size, *taps))
+    return *_same(height, window[0], stride[0], dilation[0]), *_same(width, window[1], stride[1], dilation[1])
 
 
 def _same(size: int, taps: int, stride: int, dilation: int) -> tuple[int, int]:

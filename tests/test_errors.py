@@ -516,6 +516,18 @@ CALLS = {
         lambda o: max_pool2d(o.x, 2, torch.tensor(2.0)),
         "max_pool2d: stride is tensor(2.), expected an int or a pair of ints, (vertical, horizontal)",
     ),
+    "max_pool2d: padding of another word": (
+        lambda o: max_pool2d(o.x, 2, padding="full"),
+        "max_pool2d: padding is 'full', expected one of 'same', 'valid'",
+    ),
+    "max_pool2d: stride 0, padding 'same'": (
+        lambda o: max_pool2d(o.x, 2, (0, 1), "same"),
+        "max_pool2d: stride must be at least 1 in both directions, got (0, 1); use stride=1 for dense output",
+    ),
+    "max_pool2d: a matrix, padding 'same'": (
+        lambda o: max_pool2d(o.x[0, 0], 2, padding="same"),
+        "max_pool2d: input has 2 dimensions, shape (6, 7), expected 4; reshape it to (N, C, H, W)",
+    ),
     "max_pool2d: padding beyond half of the window": (
         lambda o: max_pool2d(o.x, 3, padding=(2, 1)),
         "max_pool2d: padding must be at most half of the window on each side, got (top, bottom, left, right) = (2, 2, "
@@ -656,6 +668,15 @@ CALLS = {
         lambda o: max_unpool2d(o.pooled, o.positions, 2, output_size=(2, 4, 6, 4)),
         "max_unpool2d: output_size is (2, 4, 6, 4), expected its last two sizes between (5, 5) and (7, 7): other "
         "images are not pooled to 3 x 3",
+    ),
+    "max_unpool2d: padding 'same' of an unknown size": (
+        lambda o: max_unpool2d(o.pooled, o.offsets, 2, padding="same"),
+        "max_unpool2d: padding is 'same', which depends on the size of the image that was pooled; pass that as "
+        "output_size",
+    ),
+    "max_unpool2d: padding 'same' of one size": (
+        lambda o: max_unpool2d(o.pooled, o.offsets, 2, padding="same", output_size=(6,)),
+        "max_unpool2d: output_size is (6,), expected two ints, (H, W), or all sizes of the image that was pooled",
     ),
     "max_unpool2d: output_size of one": (
         lambda o: max_unpool2d(o.pooled, o.positions, 2, output_size=(6,)),

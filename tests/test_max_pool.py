@@ -471,6 +471,55 @@ def test_what_torch_refuses_is_refused():
     assert count >= 7
 
 
+# Padding 'same' and 'valid'.
+
+
+@pytest.mark.parametrize("dilation", [1, 2])
+@pytest.mark.parametrize("stride", [1, 2, 3, (1, 2)])
+@pytest.mark.parametrize("kernel_size", [1, 2, 3, (5, 4)])
+@pytest.mark.parametrize("size", [(7, 8), (8, 8), (9, 5), (2, 6)])
+def test_same_padding(size, kernel_size, stride, dilation, layout, rng):
+    """ceil(H / stride) windows, the first of which begin at half of what they reach beyond the image, rounded down."""
+    x = normal(rng, (2, 3, *size), layout=layout)
+    output, indices = pyconvx.max_pool2d(
+        x, kernel_size, stride, "same", dilation, return_indices=True, index_dtype=torch.uint8
+    )
+    kernel, step = (value if isinstance(value, tuple) else (value, value) for value in (kernel_size, stride))
+    outputs = [-(-size[axis] // step[axis]) for axis in (0, 1)]
+    assert output.shape == indices.shape == (2, 3, *outputs) and is_in(layout, output)
+    reach = [(outputs[a] - 1) * step[a] + dilation * (kernel[a] - 1) + 1 for a in (0, 1)]
+    before = [max(reach[axis] - size[axis], 0) // 2 for axis in (0, 1)]
+    for p in range(outputs[0]):
+        for q in range(outputs[1]):
+            rows = [h for r in range(kernel[0]) if 0 <= (h := p * step[0] - before[0] + r * dilation) < size[0]]
+            columns = [w for s in range(kernel[1]) if 0 <= (w := q * step[1] - before[1] + s * dilation) < size[1]]
+            assert torch.equal(output[:, :, p, q], x[:, :, rows][..., columns].amax((2, 3)))
+    assert torch.equal(pyconvx.nn.MaxPool2d(kernel_size, stride, "same", dilation)(x[0]), output[0])
+    restored = pyconvx.max_unpool2d(output, indices, kernel_size, stride, "same", size, dilation=dilation)
+    assert restored.shape == x.shape
+    winners = restored != 0
+    assert torch.equal(restored[winners], x[winners])
+    assert set(restored[winners].tolist()) == set(output.flatten().tolist())
+
+
+def test_valid_padding_is_none(rng):
+    x = normal(rng, (1, 2, 7, 6))
+    output, indices = pyconvx.max_pool2d(x, 3, 2, "valid", return_indices=True)
+    expected, where = pyconvx.max_pool2d(x, 3, 2, return_indices=True)
+    assert torch.equal(output, expected) and torch.equal(indices, where)
+    restored = pyconvx.max_unpool2d(output, indices, 3, 2, "valid", (7, 6))
+    assert torch.equal(restored, pyconvx.max_unpool2d(output, indices, 3, 2, output_size=(7, 6)))
+
+
+def test_same_padding_has_its_gradient_and_compiles(rng):
+    x = normal(rng, (1, 2, 7, 6), torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: pyconvx.max_pool2d(x, 3, 2, "same"), x)
+    graph = torch.compile(lambda x: pyconvx.max_pool2d(x, 3, 2, "same"), fullgraph=True, backend="eager", dynamic=True)
+    for height in (7, 8, 9):
+        image = normal(rng, (1, 2, height, 6))
+        assert torch.equal(graph(image), pyconvx.max_pool2d(image, 3, 2, "same"))
+
+
 # The checks are checked.
 
 

@@ -387,18 +387,18 @@ def test_everything_runs_on_pyconvx(label, built):
 
 
 class SamePadding(nn.Module):
-    """Zeros around an image for a strided convolution with padding 'same', which torch's own layer lacks."""
+    """What padding 'same' puts around an image, which torch's own strided convolutions and poolings lack."""
 
-    def __init__(self, size, stride):
+    def __init__(self, size, stride, value=0.0):
         super().__init__()
-        self.size, self.stride = size, stride
+        self.size, self.stride, self.value = size, stride, value
 
     def forward(self, x):
         pads = []
         for length, size, stride in zip(reversed(x.shape[-2:]), self.size, self.stride, strict=True):
             total = max((-(-length // stride) - 1) * stride + size - length, 0)
             pads += [total // 2, total - total // 2]
-        return F.pad(x, pads)
+        return F.pad(x, pads, value=self.value)
 
 
 def torch_twin(network):
@@ -411,6 +411,10 @@ def torch_twin(network):
         if isinstance(module, nn.Conv2d) and module.padding == "same" and max(module.stride) > 1:
             twin.set_submodule(name, nn.Sequential(SamePadding(module.kernel_size, module.stride), module))
             module.padding = (0, 0)
+        if isinstance(module, nn.MaxPool2d) and module.padding == "same":
+            pad = SamePadding((module.kernel_size,) * 2, (module.stride,) * 2, float("-inf"))
+            twin.set_submodule(name, nn.Sequential(pad, module))
+            module.padding = 0
     return twin
 
 
@@ -419,8 +423,8 @@ def torch_add(x, residual, activation=None):
 
 
 def torch_max_pool(x, kernel_size, stride, padding):
-    top, bottom, left, right = padding
-    return F.max_pool2d(F.pad(x, (left, right, top, bottom), value=float("-inf")), kernel_size, stride)
+    assert padding == "same"
+    return F.max_pool2d(SamePadding((kernel_size,) * 2, (stride,) * 2, float("-inf"))(x), kernel_size, stride)
 
 
 @small

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from ..nn import Conv2d, MaxPool2d, Sequential
 from ._initialize import initialize
 from ._registry import register
-from ._same import HalvingMaxPool2d
 
 FIGURE_5 = {
     #      1x1  reduce 3x3  reduce 3x3 twice  pool
@@ -42,9 +41,8 @@ class BNInceptionModule(nn.Module):
         branches.append(
             Sequential(*_conv(in_channels, reduce33, 1), *_conv(reduce33, double, 3), *_conv(double, double, 3, stride))
         )
-        pooling: nn.Module = nn.AvgPool2d(3, stride=1, padding=1)
-        if pool == "max":
-            pooling = HalvingMaxPool2d() if stride == 2 else MaxPool2d(3, stride=1, padding=1)
+        average = pool == "avg"
+        pooling = nn.AvgPool2d(3, stride=1, padding=1) if average else MaxPool2d(3, stride, padding="same")
         branches.append(Sequential(pooling, *(_conv(in_channels, project, 1) if project else ())))
         self.branches = nn.ModuleList(branches)
         self.out_channels = one + three + double + (project or in_channels)

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .. import functional
 from ..nn import Conv2d, ConvBNReLU, ResidualAdd
 from ._initialize import initialize
 from ._registry import register
-from ._same import halving_max_pool, halving_padding
 
 
 class Separable(nn.Module):
@@ -123,7 +123,7 @@ class ReductionCell(Cell):
     def forward(self, x: Tensor, previous: Tensor) -> Tensor:
         """Return the four maps that no combination takes, concatenated."""
         h, p = self.inputs(x, previous)
-        maximum = halving_max_pool(h)
+        maximum = functional.max_pool2d(h, 3, stride=2, padding="same")
         zero = self.add(self.comb_iter_0_left(h), self.comb_iter_0_right(p))
         one = self.add(maximum, self.comb_iter_1_right(p))
         two = self.add(_halving_average(h), self.comb_iter_2_right(p))
@@ -222,7 +222,7 @@ def _average(x: Tensor) -> Tensor:
 
 def _halving_average(x: Tensor) -> Tensor:
     """The mean of 3 x 3 pixels; the zeros of the padding count, as in the models in circulation."""
-    top, bottom, left, right = halving_padding(x)
+    top, bottom, left, right = functional.same_padding(x.shape[2:], (3, 3), (2, 2), (1, 1))
     return F.avg_pool2d(F.pad(x, (left, right, top, bottom)), 3, stride=2)
 
 

@@ -14,7 +14,8 @@ class MaxPool2d(torch.nn.MaxPool2d):
     """``torch.nn.MaxPool2d`` by :func:`pyconvx.max_pool2d`.
 
     Same constructor, plus ``index_dtype``: with ``return_indices``, torch.int64 (torch's form), or torch.uint8 or
-    torch.int32 for offsets in the window, which :class:`MaxUnpool2d` takes as well.
+    torch.int32 for offsets in the window, which :class:`MaxUnpool2d` takes as well. ``padding`` may also be ``(top,
+    bottom, left, right)``, ``'valid'`` or ``'same'``.
 
     Shape: (N, C, H, W) -> (N, C, P, Q), or without N; the indices likewise.
     """
