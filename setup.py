@@ -9,6 +9,7 @@ from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent.resolve()
+CUDA = os.environ.get("PYCONVX_CUDA", "AUTO").upper()
 EMULATOR = os.environ.get("PYCONVX_EMULATOR", "OFF").upper()
 
 
@@ -25,6 +26,7 @@ class CMakeBuild(build_ext):
             *("-B", self.build_temp),
             f"-DPython_EXECUTABLE={sys.executable}",
             f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={output}",
+            f"-DPYCONVX_CUDA={CUDA}",
             f"-DPYCONVX_EMULATOR={EMULATOR}",
             *os.environ.get("CMAKE_ARGS", "").split(),
         ]

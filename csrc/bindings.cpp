@@ -1,6 +1,7 @@
 // The Python module pyconvx._C: problems, and the kernels called with addresses of dense tensors.
 #include "cpu/kernels.h"
 #include "cpu/parallel.h"
+#include "cuda/bind_cuda.h"
 #include "plan/bind_plan.h"
 #include "problem.h"
 
@@ -383,4 +384,7 @@ PYBIND11_MODULE(_C, m) {
   bind_unpool2d_problem(m);
   bind_cpu(m.def_submodule("cpu"));
   bind_plan(m);
+#ifdef PYCONVX_CUDA
+  bind_cuda(m);
+#endif
 }

@@ -149,4 +149,5 @@ def _refusal(backend: backends.Backend, dtype: torch.dtype) -> str | None:
     like = torch.empty(0, dtype=dtype)
     geometry = ((1, 1), (1, 1, 1, 1), (1, 1), 1)
     problem = conv_problem("info", like, torch.contiguous_format, (1, 64, 56, 56), 64, (3, 3), *geometry)
-    return backend.can_run("conv2d", problem)
+    device = torch.device("cpu" if backend.devices is None else next(iter(backend.devices)))
+    return backend.can_run("conv2d", problem, device)

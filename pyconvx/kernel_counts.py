@@ -45,8 +45,8 @@ def count_conv2d(
     Raises:
         InvalidCall: the geometry makes no sense, no kernel runs it, or the PTX machine is not there; says why.
     """
-    missing = emulator.Emulator().unavailable()
-    if missing:
+    backend = emulator.Emulator()
+    if missing := backend.unavailable():
         raise InvalidCall(f"kernels count: {missing}")
     problem = _C.Conv2dProblem(
         n=n, c=c, h=h, w=w, k=k, r=r, s=s, stride=stride, padding=padding, dilation=dilation, groups=groups,
@@ -55,7 +55,7 @@ def count_conv2d(
     if refusal := problem.refusal():
         raise InvalidCall(refusal)
     try:
-        plan = emulator.plan(problem)
+        plan = backend.plan("conv2d", problem, torch.device("cpu"))
     except ValueError as refused:
         raise InvalidCall(f"kernels count: {refused}") from None
 

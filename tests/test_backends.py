@@ -52,7 +52,7 @@ class Toy(Backend):
     def unavailable(self):
         return self.missing
 
-    def can_run(self, operation, problem):
+    def can_run(self, operation, problem, device):
         if operation != "max_pool2d":
             return "a toy runs max_pool2d only"
         return None if problem.r == problem.s else f"a toy takes square windows only, not {problem.r} x {problem.s}"

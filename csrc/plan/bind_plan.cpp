@@ -14,7 +14,12 @@ using namespace py::literals;
 namespace pyconvx {
 namespace {
 
-const Device& device_named(const std::string& name) {
+// A chip by its name in the table, or as it was described.
+using DeviceOrName = std::variant<Device, std::string>;
+
+const Device& device_of(const DeviceOrName& device) {
+  if (const Device* described = std::get_if<Device>(&device)) return *described;
+  const std::string& name = std::get<std::string>(device);
   if (const Device* device = find_device(name)) return *device;
   std::string known;
   for (const Device& device : devices()) known += (known.empty() ? "" : ", ") + device.name;
@@ -26,9 +31,9 @@ LaunchPlan plan_or_throw(std::variant<LaunchPlan, Refusal> result) {
   return std::get<LaunchPlan>(std::move(result));
 }
 
-LaunchPlan plan(const Conv2dProblem& problem, const std::string& device, bool tf32, int alignment,
-                const std::string& tile) {
-  return plan_or_throw(plan_conv2d(problem, device_named(device), {tf32, alignment, tile}));
+LaunchPlan plan(const Conv2dProblem& problem, const DeviceOrName& device, bool tf32, int alignment,
+                const std::string& tile, bool ahead_of_time) {
+  return plan_or_throw(plan_conv2d(problem, device_of(device), {tf32, alignment, tile, ahead_of_time}));
 }
 
 // An operation without tiles to choose from.
@@ -39,10 +44,10 @@ void bind_plan_of(py::module_& m, const char* name,
                   const char* doc) {
   m.def(
       name,
-      [plan](const Problem& problem, const std::string& device, int alignment) {
-        return plan_or_throw(plan(problem, device_named(device), {false, alignment, {}}));
+      [plan](const Problem& problem, const DeviceOrName& device, int alignment, bool ahead_of_time) {
+        return plan_or_throw(plan(problem, device_of(device), {false, alignment, {}, ahead_of_time}));
       },
-      "problem"_a, "device"_a, py::kw_only(), "alignment"_a = 16, doc);
+      "problem"_a, "device"_a, py::kw_only(), "alignment"_a = 16, "ahead_of_time"_a = false, doc);
 }
 
 // The arguments with the buffers' addresses in their places. A buffer that is not given is null.
@@ -61,11 +66,20 @@ py::bytes arguments(const Launch& launch, const py::kwargs& buffers) {
 
 void bind_plan(py::module_& m) {
   py::class_<Device>(m, "Device", "What a plan knows of a chip.")
+      .def(py::init(&describe_device), py::kw_only(), "name"_a, "capability"_a, "sms"_a, "shared_per_block"_a,
+           "shared_per_sm"_a, "threads_per_sm"_a,
+           "A chip by what its driver says of it; its rates are those of its compute capability.")
       .def_readonly("name", &Device::name)
       .def_readonly("capability", &Device::capability, "80 for compute capability 8.0.")
       .def_readonly("sms", &Device::sms)
       .def_readonly("shared_per_block", &Device::shared_per_block)
       .def_readonly("shared_per_sm", &Device::shared_per_sm);
+  py::class_<Kernel>(m, "Kernel", "A kernel's C++ name expression and the header that declares it.")
+      .def_readonly("name", &Kernel::name)
+      .def_readonly("header", &Kernel::header);
+  m.def("ahead_of_time_kernels", &ahead_of_time_kernels,
+        "All kernels that plans made with ahead_of_time may launch.");
+
   m.def("devices", &devices, "The chips that plans can be made for by name.");
 
   py::class_<Candidate>(m, "Candidate", "A tile that could run the problem, and what the model thinks of it.")
@@ -85,6 +99,15 @@ void bind_plan(py::module_& m) {
       .def_readonly("grid", &Launch::grid)
       .def_readonly("block", &Launch::block)
       .def_readonly("shared_bytes", &Launch::shared_bytes, "Dynamic shared memory.")
+      .def_property_readonly(
+          "constants",
+          [](const Launch& launch) {
+            py::dict constants;
+            for (const Constant& constant : launch.constants)
+              constants[constant.name.c_str()] = constant.value;
+            return constants;
+          },
+          "Macros, by name, that the kernel may be compiled with for this problem alone.")
       .def_readonly("pointers", &Launch::pointers,
                     "Where in the arguments the addresses of which buffers belong.")
       .def("arguments", &arguments,
@@ -109,11 +132,12 @@ void bind_plan(py::module_& m) {
       .def_readonly("candidates", &LaunchPlan::candidates, "All tiles that could run it.");
 
   m.def("plan_conv2d", &plan, "problem"_a, "device"_a, py::kw_only(), "tf32"_a = false, "alignment"_a = 16,
-        "tile"_a = "",
+        "tile"_a = "", "ahead_of_time"_a = false,
         "The launches of a convolution. tf32 permits float32 to be multiplied as tf32; every address must be "
         "a\n"
         "multiple of alignment bytes; tile names a candidate to use instead of the one that the model "
-        "prefers.\n"
+        "prefers;\n"
+        "ahead_of_time keeps to the kernels that nvcc compiles when pyconvx is built.\n"
         "Raises ValueError, with the reason, if no kernel can run the problem on the device.");
   bind_plan_of(m, "plan_max_unpool2d", &plan_max_unpool2d,
                "The launches of a max unpooling: buffers input, indices, output, and bad_index, 8 bytes of "

@@ -5,6 +5,20 @@
 #include <algorithm>
 
 namespace pyconvx {
+namespace {
+
+Kernel transpose_kernel(int element_bytes) {
+  const char* bits = element_bytes == 8   ? "unsigned long long"
+                     : element_bytes == 4 ? "unsigned int"
+                                          : "unsigned short";
+  return {text("pyconvx::transpose<", bits, ">"), "conv/transpose.cuh"};
+}
+
+}  // namespace
+
+void list_transposes(std::vector<Kernel>& kernels) {
+  for (int bytes : {2, 4, 8}) kernels.push_back(transpose_kernel(bytes));
+}
 
 std::string PlanBuilder::buffer(const std::string& tensor) const {
   for (const auto& [name, workspace] : replaced_)
@@ -42,10 +56,10 @@ void PlanBuilder::replace(const std::string& tensor, int64_t elements) {
 void PlanBuilder::transpose(const std::string& from, const std::string& to, int64_t batches, int64_t rows,
                             int64_t columns) {
   const TransposeArguments args = transpose_arguments(batches, rows, columns);
-  const char* bits = bytes_ == 8 ? "unsigned long long" : bytes_ == 4 ? "unsigned int" : "unsigned short";
+  const Kernel kernel = transpose_kernel(bytes_);
   plan.launches.push_back(
-      {text("pyconvx::transpose<", bits, ">"),
-       "conv/transpose.cuh",
+      {kernel.name,
+       kernel.header,
        {std::min<int64_t>(args.tiles, kMostBlocks), 1, 1},
        256,
        0,

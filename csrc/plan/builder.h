@@ -37,4 +37,7 @@ private:
   std::vector<std::pair<std::string, std::string>> replaced_;  // tensor, workspace
 };
 
+// Adds the kernels that bring tensors into another layout.
+void list_transposes(std::vector<Kernel>&);
+
 }  // namespace pyconvx

@@ -21,6 +21,22 @@ const std::vector<Device>& devices() {
   return table;
 }
 
+Device describe_device(const std::string& name, int capability, int sms, int shared_per_block,
+                       int shared_per_sm, int threads_per_sm) {
+  // The last of the table whose compute capability is not above this one's; of several, the first.
+  const Device* like = &devices().front();
+  for (const Device& device : devices())
+    if (device.capability <= capability && device.capability > like->capability) like = &device;
+  return {name,
+          capability,
+          sms,
+          shared_per_block,
+          shared_per_sm,
+          threads_per_sm,
+          like->slots_per_hmma,
+          like->ffma_per_clock};
+}
+
 const Device* find_device(const std::string& name) {
   for (const Device& device : devices())
     if (device.name == name) return &device;

@@ -20,6 +20,10 @@ struct Device {
 };
 
 const std::vector<Device>& devices();
+// A chip by what its driver says of it. Its rates are those of the chip in the table that is most like it.
+Device describe_device(const std::string& name, int capability, int sms, int shared_per_block,
+                       int shared_per_sm, int threads_per_sm);
+
 const Device* find_device(const std::string& name);  // null if there is none of that name
 
 }  // namespace pyconvx

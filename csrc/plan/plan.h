@@ -24,14 +24,28 @@ struct PointerSlot {
   int64_t skip;  // bytes to be added to the buffer's address
 };
 
+// A kernel, as C++ names it ("pyconvx::fprop_plain<pyconvx::f64>"), and the header in kernels/cuda that
+// declares it ("conv/fprop_plain.cuh").
+struct Kernel {
+  std::string name;
+  std::string header;
+};
+
+// A macro that a kernel may be compiled with where it is compiled for one problem: PYCONVX_C = 64.
+struct Constant {
+  std::string name;
+  int64_t value;
+};
+
 struct Launch {
-  std::string kernel;  // as C++ names it: "pyconvx::fprop_plain<pyconvx::f64>"
-  std::string header;  // that declares it, in kernels/cuda: "conv/fprop_plain.cuh"
+  std::string kernel;
+  std::string header;
   std::array<int64_t, 3> grid;
   int block;
   int shared_bytes;                      // dynamic
   std::vector<unsigned char> arguments;  // the kernel's one parameter, passed by value, with null pointers
   std::vector<PointerSlot> pointers;
+  std::vector<Constant> constants = {};
 };
 
 // Memory that the launches need beside the tensors.
@@ -64,6 +78,9 @@ struct PlanOptions {
   bool tf32 = false;   // may float32 be multiplied as tf32?
   int alignment = 16;  // bytes that every tensor's address is a multiple of
   std::string tile;    // the candidate to use; empty: the one that the model thinks fastest
+  // Launch only kernels that are compiled ahead of time. They are fewer: windows and tiles that are less
+  // common run in kernels that are less special, which give the same bits.
+  bool ahead_of_time = false;
 };
 
 std::variant<LaunchPlan, Refusal> plan_conv2d(const Conv2dProblem&, const Device&, const PlanOptions& = {});
@@ -71,5 +88,8 @@ std::variant<LaunchPlan, Refusal> plan_max_unpool2d(const Unpool2dProblem&, cons
                                                     const PlanOptions& = {});
 std::variant<LaunchPlan, Refusal> plan_max_unpool2d_backward(const Unpool2dProblem&, const Device&,
                                                              const PlanOptions& = {});
+
+// All kernels that plans made with `ahead_of_time` may launch.
+std::vector<Kernel> ahead_of_time_kernels();
 
 }  // namespace pyconvx

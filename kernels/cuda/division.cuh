@@ -24,7 +24,7 @@ struct Division {
   }
 };
 
-PYCONVX_HOST_DEVICE inline Division division_by(unsigned divisor) {  // 1 <= divisor < 2^31
+PYCONVX_HOST_DEVICE constexpr Division division_by(unsigned divisor) {  // 1 <= divisor < 2^31
   unsigned log = 0;
   while ((1u << log) < divisor) ++log;
   const unsigned long long power = 1ull << (31 + log);

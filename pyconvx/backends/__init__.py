@@ -26,13 +26,16 @@ class Backend:
     """Device types whose tensors it takes; None means all."""
     by_request: bool = False
     """Whether it runs only what it is forced to."""
+    why_by_request: str = ""
+    """The reason, which is told where its devices' tensors go elsewhere; empty if nobody would expect it to run."""
 
     def unavailable(self) -> str | None:
         """Return None if the backend works in this process, else the sentence that says what is missing."""
         return None
 
-    def can_run(self, operation: str, problem: Any) -> str | None:
-        """Return None if the backend can run the operation on the problem, else one sentence that says why not."""
+    def can_run(self, operation: str, problem: Any, device: torch.device) -> str | None:
+        """Return None if the backend can run the operation on tensors of ``device``, which is of a type that it takes,
+        else one sentence that says why not."""
         raise NotImplementedError
 
     def details(self) -> dict[str, str]:
@@ -99,7 +102,7 @@ def refusal(candidate: Backend, operation: str, problem: Any, device: torch.devi
         return missing
     if candidate.devices is not None and device.type not in candidate.devices:
         return f"runs on {' and '.join(sorted(candidate.devices))} tensors, these are on {device}"
-    return candidate.can_run(operation, problem)
+    return candidate.can_run(operation, problem, device)
 
 
 def choose(operation: str, problem: Any, device: torch.device) -> tuple[Backend, dict[str, str]]:
@@ -108,9 +111,13 @@ def choose(operation: str, problem: Any, device: torch.device) -> tuple[Backend,
     Raises:
         BackendRefusal: the forced backend, or every one there is, refuses; with its sentences.
     """
-    candidates = [_registry[_forced]] if _forced is not None else [b for b in registered() if not b.by_request]
+    candidates = [_registry[_forced]] if _forced is not None else registered()
     refusals: dict[str, str] = {}
     for candidate in candidates:
+        if candidate.by_request and _forced is None:
+            if candidate.why_by_request and device.type in (candidate.devices or ()):
+                refusals[candidate.name] = candidate.unavailable() or candidate.why_by_request
+            continue
         reason = refusal(candidate, operation, problem, device)
         if reason is None:
             return candidate, refusals
@@ -127,9 +134,13 @@ def choose(operation: str, problem: Any, device: torch.device) -> tuple[Backend,
 def _register_all() -> None:
     from .aten import Aten
     from .cpu import Cpu
+    from .cuda import Cuda
+    from .cupy import Cupy
     from .emulator import Emulator
 
     register(Cpu())
+    register(Cuda())
+    register(Cupy())
     register(Emulator())
     register(Aten())
     force(os.environ.get("PYCONVX_BACKEND") or None)

@@ -71,7 +71,7 @@ class Aten(Backend):
     name = "aten"
     summary = "torch's own operations, on any device"
 
-    def can_run(self, operation: str, problem: Any) -> str | None:
+    def can_run(self, operation: str, problem: Any, device: torch.device) -> str | None:
         if operation in ("max_pool2d", "max_pool2d_backward"):
             if not is_symmetric(problem.padding):
                 return f"torch pools with the same padding on opposite sides only, not {problem.padding}"

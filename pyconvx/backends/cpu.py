@@ -41,7 +41,7 @@ class Cpu(Aten):
     def __init__(self) -> None:
         self.native = _native_dtypes()
 
-    def can_run(self, operation: str, problem: Any) -> str | None:
+    def can_run(self, operation: str, problem: Any, device: torch.device) -> str | None:
         if operation in _CONVOLUTIONS:
             if torch.float32 not in self.native:
                 return "this torch was built without oneDNN, whose convolutions this backend uses"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,15 @@ import torch
 from torch import Tensor
 
 from .. import _C
-from . import Backend
-from .aten import dense, result_layout
+from ._compiled import options as compile_options
+from ._compiled import source
+from ._planned import Planned
 
 DEVICE = "a100"
 """The chip that launches are planned for."""
 
 
-class Emulator(Backend):
+class Emulator(Planned):
     name = "emulator"
     summary = "the CUDA kernels' PTX, run and checked on the host"
     devices = frozenset({"cpu"})
@@ -32,33 +34,25 @@ class Emulator(Backend):
     def unavailable(self) -> str | None:
         return _missing()
 
-    def can_run(self, operation: str, problem: Any) -> str | None:
-        if operation != "conv2d":
-            return f"there is no CUDA kernel of {operation} yet"
-        try:
-            plan(problem)
-        except ValueError as refusal:
-            return str(refusal)
-        return None
-
     def details(self) -> dict[str, str]:
         return {"plans for": DEVICE}
 
-    def conv2d(self, problem, input, weight, bias, residual, *geometry):
-        shape = (problem.n, problem.k, problem.p, problem.q)
-        output = torch.empty(shape, dtype=input.dtype, device="cpu", memory_format=result_layout(problem))
-        if output.numel():
-            tensors = {"input": dense(input, problem), "filter": dense(weight, problem), "output": output}
-            if bias is not None:
-                tensors["bias"] = bias.contiguous()
-            if residual is not None:
-                tensors["residual"] = dense(residual, problem)
-            run(plan(problem), tensors)
-        return output
+    def chip(self, device: torch.device) -> Any:
+        return DEVICE
+
+    def run(self, plan: Any, tensors: dict[str, Tensor]) -> None:
+        run(plan, tensors)
 
 
 def run(
-    plan: Any, tensors: dict[str, Tensor], *, target: str | None = None, headers: Path | None = None, **options: Any
+    plan: Any,
+    tensors: dict[str, Tensor],
+    *,
+    target: str | None = None,
+    headers: Path | None = None,
+    exact: bool = False,
+    kernel: Callable[[Any], Any] | None = None,
+    **options: Any,
 ) -> list[Any]:
     """Run a plan's launches in order on tensors in host memory, and return what each left behind.
 
@@ -67,6 +61,8 @@ def run(
         tensors: the operation's, by the names that the plan gives them; one that is left out is null.
         target: the architecture that the kernels are compiled for, such as ``"sm_80"``; that of the chip if None.
         headers: the folder of the CUDA headers; that of the library if None.
+        exact: compile for the plan's problem alone, as backend ``cupy`` does, rather than for all problems.
+        kernel: gives the compiled kernel of a launch; by NVRTC if None.
         options: of ``Kernel.launch``: order, seed, check, workers.
 
     Raises:
@@ -83,9 +79,13 @@ def run(
         )
     launches = []
     for step in plan.launches:
-        kernel = _module(step.header, step.kernel, target, headers or kernels_folder()).kernel(step.kernel)
+        if kernel is None:
+            flags = compile_options(step, exact=exact, headers=headers)
+            compiled = _compiled(source(step), flags, step.kernel, target)
+        else:
+            compiled = kernel(step)
         arguments = _arguments(step, memories)
-        launches.append(kernel.launch(step.grid, step.block, [arguments], shared_bytes=step.shared_bytes, **options))
+        launches.append(compiled.launch(step.grid, step.block, [arguments], shared_bytes=step.shared_bytes, **options))
     return launches
 
 
@@ -103,26 +103,12 @@ def _arguments(step: Any, memories: dict[str, Any]) -> Any:
     return emulator.Struct(f"{format}{len(blank) - at}s", *fields, blank[at:])
 
 
-@functools.lru_cache(maxsize=1024)
-def plan(problem: Any) -> Any:
-    """Return the launches of a convolution; raise ValueError with the reason where no kernel runs it."""
-    return _C.plan_conv2d(problem, DEVICE)
-
-
 @functools.lru_cache(maxsize=256)
-def _module(header: str, kernel: str, target: str, headers: Path) -> Any:
+def _compiled(source: str, options: tuple[str, ...], kernel: str, target: str) -> Any:
     from .. import emulator
     from ..emulator import compile
 
-    source = f'#include "{header}"\n'
-    return emulator.Module(compile.nvrtc(source, target=target, include=[headers], names=[kernel]))
-
-
-@functools.cache
-def kernels_folder() -> Path:
-    """Return the folder of the CUDA headers: installed beside this package, or in the source tree it lies in."""
-    installed = Path(__file__).parents[1] / "kernels" / "cuda"
-    return installed if installed.exists() else Path(__file__).parents[2] / "kernels" / "cuda"
+    return emulator.Module(compile.nvrtc(source, target=target, options=options, names=[kernel])).kernel(kernel)
 
 
 @functools.cache

@@ -47,13 +47,15 @@ def nvrtc(
     """The PTX of a CUDA source text.
 
     ``names`` are expressions of kernels, such as ``"scale<float, 4>"``, that instantiate templates; each may be
-    given to ``Module.kernel``. ``options`` go to the compiler after ``-std=c++17 -lineinfo`` and the target. Raises
-    CompileError with the compiler's log, ImportError if there is no NVRTC.
+    given to ``Module.kernel``. ``options`` go to the compiler beside ``-lineinfo``, ``-std=c++17`` and the target.
+    Raises CompileError with the compiler's log, ImportError if there is no NVRTC.
     """
     library = _nvrtc()
-    flags = [f"--gpu-architecture={target.replace('sm_', 'compute_')}", "-std=c++17", "-lineinfo"]
+    flags = [f"--gpu-architecture={target.replace('sm_', 'compute_')}", "-lineinfo"]
     flags += [f"-I{path}" for path in include] + list(options)
-    key = _key("nvrtc", nvrtc_version(), source, flags, names, _headers(source, include))
+    if not any(flag.startswith("-std") for flag in flags):
+        flags.append("-std=c++17")
+    key = _key("nvrtc", nvrtc_version(), source, flags, names, _headers(source, flags))
 
     def build() -> Ptx:
         program = ctypes.c_void_p()
@@ -98,7 +100,7 @@ def nvcc(
         include = [source.parent, *include]
     flags = ["-ptx", "-O3", "-std=c++17", "-lineinfo", f"-arch={target}", *(f"-I{path}" for path in include), *options]
     version = subprocess.run(["nvcc", "--version"], capture_output=True, text=True, check=True).stdout
-    key = _key("nvcc", version, text, flags, (), _headers(text, include))
+    key = _key("nvcc", version, text, flags, (), _headers(text, flags))
 
     def build() -> Ptx:
         with tempfile.TemporaryDirectory() as directory:
@@ -168,10 +170,11 @@ def _read(library: ctypes.CDLL, program: ctypes.c_void_p, what: str) -> str:
     return text.value.decode()
 
 
-def _headers(source: str, include: Sequence[str | Path]) -> dict[str, str]:
+def _headers(source: str, flags: Sequence[str]) -> dict[str, str]:
     """The headers that the source includes, directly or not, other than the toolkit's own. A change of any other header
     leaves what is cached alone."""
-    roots = [Path(root) for root in include if not Path(root, "cuda_runtime_api.h").exists()]
+    roots = [Path(flag[2:]) for flag in flags if flag.startswith("-I")]
+    roots = [root for root in roots if not (root / "cuda_runtime_api.h").exists()]
     texts: dict[str, str] = {}
     waiting = [(source, roots)]
     while waiting:

@@ -17,7 +17,7 @@ import torch
 from kernels.convolution import Case, FarCorners
 from kernels.harness import run
 from kernels.seeded_bugs import BARRIERS, BUGS, PROBLEMS
-from pyconvx.backends.emulator import kernels_folder
+from pyconvx.backends._compiled import kernels_folder
 
 HEADERS = kernels_folder()
 BARRIER = re.compile(r"__sync(threads|warp)\([^)]*\);")

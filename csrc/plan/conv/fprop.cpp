@@ -47,11 +47,12 @@ Conv2dArguments FpropPlanner::of_images(const Conv2dArguments& whole, int64_t im
   return args;
 }
 
-void FpropPlanner::add_launch(const std::string& kernel, const char* header, const Conv2dArguments& args,
-                              int64_t grid, int block, int shared_bytes, int64_t first_image) {
+void FpropPlanner::add_launch(const Kernel& kernel, const Conv2dArguments& args, int64_t grid, int block,
+                              int shared_bytes, int64_t first_image) {
   const int64_t input = first_image * x.h * x.w * x.c * bytes;
   const int64_t output = first_image * x.p() * x.q() * x.k * bytes;
-  plan.launches.push_back({kernel, header, {grid, 1, 1}, block, shared_bytes, bytes_of(args), {}});
+  plan.launches.push_back(
+      {kernel.name, kernel.header, {grid, 1, 1}, block, shared_bytes, bytes_of(args), {}});
   plan.launches.back().pointers = {
       {buffer("input"), offsetof(Conv2dArguments, input), input},
       {buffer("filter"), offsetof(Conv2dArguments, filter), 0},
@@ -60,6 +61,19 @@ void FpropPlanner::add_launch(const std::string& kernel, const char* header, con
       {"scale", offsetof(Conv2dArguments, scale), 0},
       {"shift", offsetof(Conv2dArguments, shift), 0},
       {buffer("residual"), offsetof(Conv2dArguments, residual), output},
+  };
+  plan.launches.back().constants = {
+      {"PYCONVX_C", args.c},
+      {"PYCONVX_K", args.k},
+      {"PYCONVX_R", args.r},
+      {"PYCONVX_S", args.s},
+      {"PYCONVX_STRIDE_H", args.stride_h},
+      {"PYCONVX_STRIDE_W", args.stride_w},
+      {"PYCONVX_DILATION_H", args.dilation_h},
+      {"PYCONVX_DILATION_W", args.dilation_w},
+      {"PYCONVX_GROUP_CHANNELS", args.group_channels},
+      {"PYCONVX_GROUP_FILTERS", args.group_filters},
+      {"PYCONVX_REDUCTION", args.reduction},
   };
 }
 

@@ -66,22 +66,22 @@ public:
   // One launch for as many images as a kernel can count the pixels of; more than one only beyond 2^31.
   // `blocks` finishes the arguments of so many images, and says how many blocks they take.
   template <class Blocks>
-  void add_launches(const std::string& kernel, const char* header, const Conv2dArguments& whole,
-                    Blocks blocks, int block, int shared_bytes, int64_t most_images) {
+  void add_launches(const Kernel& kernel, const Conv2dArguments& whole, Blocks blocks, int block,
+                    int shared_bytes, int64_t most_images) {
     for (Conv2dArguments args = of_images(whole, most_images); blocks(args) > kMostBlocks && most_images > 1;
          args = of_images(whole, most_images))
       most_images /= 2;
     for (int64_t first = 0; first < x.n; first += most_images) {
       Conv2dArguments args = of_images(whole, std::min(most_images, x.n - first));
       const int64_t grid = blocks(args);
-      add_launch(kernel, header, args, grid, block, shared_bytes, first);
+      add_launch(kernel, args, grid, block, shared_bytes, first);
     }
   }
 
 private:
   Conv2dArguments of_images(const Conv2dArguments& whole, int64_t images) const;
-  void add_launch(const std::string& kernel, const char* header, const Conv2dArguments& args, int64_t grid,
-                  int block, int shared_bytes, int64_t first_image);
+  void add_launch(const Kernel& kernel, const Conv2dArguments& args, int64_t grid, int block,
+                  int shared_bytes, int64_t first_image);
 };
 
 // Bytes by which a group's channels, or its filters, can be accessed.
@@ -93,6 +93,13 @@ std::string plan_fprop_ffma(FpropPlanner&);
 std::string plan_fprop_few_channels(FpropPlanner&);
 std::string plan_fprop_depthwise(FpropPlanner&);
 std::string plan_fprop_plain(FpropPlanner&);
+
+// Adds the kernels of a family that are compiled ahead of time.
+void list_fprop_tensor_core(std::vector<Kernel>&);
+void list_fprop_ffma(std::vector<Kernel>&);
+void list_fprop_few_channels(std::vector<Kernel>&);
+void list_fprop_depthwise(std::vector<Kernel>&);
+void list_fprop_plain(std::vector<Kernel>&);
 
 // What blocks of the families that keep a window's worth in shared memory need of it.
 int64_t few_channels_shared_bytes(const Conv2dProblem&, int filters);

@@ -31,7 +31,32 @@ Candidate rate_tile(const TileShape& tile, const Conv2dProblem& x, const Device&
   return candidate;
 }
 
+// The window and stride that the kernel has as constants: {R and S, stride}, or zeros.
+std::array<int64_t, 2> constant_window(const Conv2dProblem& x) {
+  const bool square = x.r == x.s && x.stride_h == x.stride_w && x.dilation_h == 1 && x.dilation_w == 1;
+  const bool constant = square && ((x.r == 3 && x.stride_h <= 2) || (x.r == 5 && x.stride_h == 1) ||
+                                   (x.r == 7 && x.stride_h == 2) || (x.r == 11 && x.stride_h == 4));
+  return constant ? std::array<int64_t, 2>{x.r, x.stride_h} : std::array<int64_t, 2>{0, 0};
+}
+
+Kernel kernel_of(const char* element, int filters, std::array<int64_t, 2> window, int vector) {
+  return {text("pyconvx::fprop_few_channels<", element, ", ", filters, ", ", window[0], ", ", window[0], ", ",
+               window[1], ", ", vector, ">"),
+          "conv/fprop_few_channels.cuh"};
+}
+
+// Those that are compiled ahead of time read element by element.
+constexpr std::array<int64_t, 2> kCommonWindows[] = {{0, 0}, {3, 1}, {3, 2}, {7, 2}};
+
 }  // namespace
+
+void list_fprop_few_channels(std::vector<Kernel>& kernels) {
+  for (const char* element : {"pyconvx::f16", "pyconvx::bf16", "pyconvx::tf32"})
+    for (const TileShape& tile : tiles())
+      for (const auto& window : kCommonWindows)
+        kernels.push_back(
+            kernel_of(element, tile.filters, window, element == std::string("pyconvx::tf32") ? 4 : 2));
+}
 
 int64_t few_channels_shared_bytes(const Conv2dProblem& x, int filters) {
   const int64_t pixel = 4 * element_bytes(x.dtype), taps = 32 / pixel;
@@ -52,13 +77,14 @@ std::string plan_fprop_few_channels(FpropPlanner& planner) {
   if (!tile) return planner.no_tile();
   Conv2dArguments args = planner.arguments();
   set_filter_tiles(args, tile->filters);
-  const bool square = x.r == x.s && x.stride_h == x.stride_w && x.dilation_h == 1 && x.dilation_w == 1;
-  const bool constant = square && ((x.r == 3 && x.stride_h <= 2) || (x.r == 5 && x.stride_h == 1) ||
-                                   (x.r == 7 && x.stride_h == 2) || (x.r == 11 && x.stride_h == 4));
-  const int64_t r = constant ? x.r : 0, s = constant ? x.s : 0, stride = constant ? x.stride_h : 0;
-  const int vector = common_vector(x.c, planner.bytes, planner.options.alignment);
-  const std::string kernel = text("pyconvx::fprop_few_channels<", element_name(x.dtype, planner.options.tf32),
-                                  ", ", tile->filters, ", ", r, ", ", s, ", ", stride, ", ", vector, ">");
+  std::array<int64_t, 2> window = constant_window(x);
+  int vector = common_vector(x.c, planner.bytes, planner.options.alignment);
+  if (planner.options.ahead_of_time) {
+    vector = planner.bytes;
+    if (std::find(std::begin(kCommonWindows), std::end(kCommonWindows), window) == std::end(kCommonWindows))
+      window = {0, 0};
+  }
+  const Kernel kernel = kernel_of(element_name(x.dtype, planner.options.tf32), tile->filters, window, vector);
   // As many blocks as are resident at once: each keeps its filters and walks over tiles of pixels.
   const int64_t filter_tiles = args.by_filter_tiles.divisor;
   const int64_t resident = rate_tile(*tile, x, device).blocks_per_sm * device.sms;
@@ -66,7 +92,7 @@ std::string plan_fprop_few_channels(FpropPlanner& planner) {
     set_pixel_tiles(args, 8, 16);
     return std::min<int64_t>(args.tiles, std::max<int64_t>(1, resident / filter_tiles)) * filter_tiles;
   };
-  planner.add_launches(kernel, "conv/fprop_few_channels.cuh", args, blocks, 128,
+  planner.add_launches(kernel, args, blocks, 128,
                        static_cast<int>(few_channels_shared_bytes(x, tile->filters)),
                        planner.images_in_31_bits());
   return {};

@@ -28,7 +28,15 @@ Candidate rate_tile(const TileShape& tile, const ProductSize& size, const Device
   return rate(tile, size, resident, clocks, 1500, device);
 }
 
+Kernel kernel_of(const TileShape& tile) {
+  return {text("pyconvx::fprop_ffma<", tile.spelled(), ">"), "conv/fprop_ffma.cuh"};
+}
+
 }  // namespace
+
+void list_fprop_ffma(std::vector<Kernel>& kernels) {
+  for (const TileShape& tile : tiles()) kernels.push_back(kernel_of(tile));
+}
 
 std::string plan_fprop_ffma(FpropPlanner& planner) {
   planner.plan.family = "fprop_ffma";
@@ -41,8 +49,8 @@ std::string plan_fprop_ffma(FpropPlanner& planner) {
   const auto blocks = [&](const Conv2dArguments& args) {
     return ceil_div(args.pixels, tile->pixels) * args.by_filter_tiles.divisor;
   };
-  planner.add_launches(text("pyconvx::fprop_ffma<", tile->spelled(), ">"), "conv/fprop_ffma.cuh", args,
-                       blocks, tile->threads(), shared_bytes(*tile), planner.images_in_31_bits());
+  planner.add_launches(kernel_of(*tile), args, blocks, tile->threads(), shared_bytes(*tile),
+                       planner.images_in_31_bits());
   return {};
 }
 

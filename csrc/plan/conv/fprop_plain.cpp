@@ -3,6 +3,18 @@
 #include <algorithm>
 
 namespace pyconvx {
+namespace {
+
+Kernel kernel_of(const char* element) {
+  return {text("pyconvx::fprop_plain<", element, ">"), "conv/fprop_plain.cuh"};
+}
+
+}  // namespace
+
+void list_fprop_plain(std::vector<Kernel>& kernels) {
+  for (const char* element : {"pyconvx::f16", "pyconvx::bf16", "pyconvx::f32", "pyconvx::f64"})
+    kernels.push_back(kernel_of(element));
+}
 
 std::string plan_fprop_plain(FpropPlanner& planner) {
   const Conv2dProblem& x = planner.x;
@@ -12,8 +24,7 @@ std::string plan_fprop_plain(FpropPlanner& planner) {
     const int64_t vectors = x.groups * ceil_div(x.k / x.groups, 16 / planner.bytes);
     return std::min(ceil_div(x.n * x.p() * x.q() * vectors, 256), kMostBlocks);
   };
-  planner.add_launches(text("pyconvx::fprop_plain<", element_name(x.dtype), ">"), "conv/fprop_plain.cuh",
-                       planner.arguments(), blocks, 256, 0, x.n);
+  planner.add_launches(kernel_of(element_name(x.dtype)), planner.arguments(), blocks, 256, 0, x.n);
   return {};
 }
 

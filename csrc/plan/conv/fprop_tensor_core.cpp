@@ -60,31 +60,63 @@ std::array<int64_t, 2> constant_taps(const Conv2dProblem& x) {
   return line || square ? std::array<int64_t, 2>{x.r, x.s} : std::array<int64_t, 2>{0, 0};
 }
 
+// Of all tiles, windows and vector lengths, those that are compiled ahead of time: three tiles, for aligned
+// channels with no constant window or one tap; and one tile that copies element by element.
+bool is_common(const TileShape& tile, int element_bytes) {
+  return tile.depth * element_bytes == 64 &&
+         ((tile.pixels == 128 && (tile.filters == 128 || tile.filters == 64)) ||
+          (tile.pixels == 64 && tile.filters == 64));
+}
+
+bool copies_elements(const TileShape& tile) {
+  // Elements that are copied one by one need registers, which the largest tiles have not to spare.
+  return tile.pixels * tile.filters <= 64 * tile.threads();
+}
+
+Kernel kernel_of(const char* element, const TileShape& tile, std::array<int64_t, 2> taps, int vector) {
+  return {text("pyconvx::fprop_tensor_core<", element, ", ", tile.spelled(), ", ", taps[0], ", ", taps[1],
+               ", ", vector, ">"),
+          "conv/fprop_tensor_core.cuh"};
+}
+
 }  // namespace
+
+void list_fprop_tensor_core(std::vector<Kernel>& kernels) {
+  for (const char* element : {"pyconvx::f16", "pyconvx::bf16", "pyconvx::tf32"}) {
+    const int bytes = element == std::string("pyconvx::tf32") ? 4 : 2;
+    for (const TileShape& tile : tiles(bytes)) {
+      if (!is_common(tile, bytes)) continue;
+      for (int64_t taps : {0, 1}) kernels.push_back(kernel_of(element, tile, {taps, taps}, 16));
+      if (copies_elements(tile)) kernels.push_back(kernel_of(element, tile, {0, 0}, bytes));
+    }
+  }
+}
 
 std::string plan_fprop_tensor_core(FpropPlanner& planner) {
   const Conv2dProblem& x = planner.x;
+  const bool ahead_of_time = planner.options.ahead_of_time;
   planner.plan.family = "fprop_tensor_core";
-  const int vector = common_vector(x.c / x.groups, planner.bytes, planner.options.alignment);
+  int vector = common_vector(x.c / x.groups, planner.bytes, planner.options.alignment);
+  if (ahead_of_time && vector < 16) vector = planner.bytes;
   const TileShape* tile = planner.choose(tiles(planner.bytes), [&](const TileShape& tile) {
     Candidate candidate = rate_tile(tile, product_size(x), planner.bytes, planner.device);
-    // Elements that are copied one by one need registers, which the largest tiles have not to spare.
-    const bool no_registers = vector < 4 && tile.pixels * tile.filters > 64 * tile.threads();
-    if (no_registers || shared_bytes(tile, planner.bytes) > planner.device.shared_per_block)
+    const bool no_kernel = (ahead_of_time && !is_common(tile, planner.bytes)) ||
+                           ((vector < 4 || (ahead_of_time && vector < 16)) && !copies_elements(tile));
+    if (no_kernel || shared_bytes(tile, planner.bytes) > planner.device.shared_per_block)
       candidate.blocks_per_sm = 0;
     return candidate;
   });
   if (!tile) return planner.no_tile();
   Conv2dArguments args = planner.arguments();
   set_filter_tiles(args, tile->filters);
-  const auto [r, s] = constant_taps(x);
-  const std::string kernel = text("pyconvx::fprop_tensor_core<", element_name(x.dtype, planner.options.tf32),
-                                  ", ", tile->spelled(), ", ", r, ", ", s, ", ", vector, ">");
+  std::array<int64_t, 2> taps = constant_taps(x);
+  if (ahead_of_time && (vector < 16 || taps[0] * taps[1] > 1)) taps = {0, 0};
+  const Kernel kernel = kernel_of(element_name(x.dtype, planner.options.tf32), *tile, taps, vector);
   const auto blocks = [&](const Conv2dArguments& args) {
     return ceil_div(args.pixels, tile->pixels) * args.by_filter_tiles.divisor;
   };
-  planner.add_launches(kernel, "conv/fprop_tensor_core.cuh", args, blocks, tile->threads(),
-                       shared_bytes(*tile, planner.bytes), planner.images_in_31_bits());
+  planner.add_launches(kernel, args, blocks, tile->threads(), shared_bytes(*tile, planner.bytes),
+                       planner.images_in_31_bits());
   return {};
 }
 

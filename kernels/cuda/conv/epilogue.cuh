@@ -13,6 +13,7 @@
 
 #include "../device.cuh"
 #include "arguments.cuh"
+#include "known_problem.cuh"
 
 namespace pyconvx {
 

@@ -139,7 +139,8 @@ private:
 };
 
 template <class Element, int R, int S, int STRIDE, bool WIDE>
-__global__ void __launch_bounds__(256) fprop_depthwise(const __grid_constant__ Conv2dArguments args) {
+__global__ void __launch_bounds__(256) fprop_depthwise(const __grid_constant__ Conv2dArguments arguments) {
+  const Conv2dArguments& args = known(arguments);
   extern __shared__ __align__(128) unsigned char shared[];
   Depthwise<Element, R, S, STRIDE, WIDE>(args, reinterpret_cast<float*>(shared)).run();
 }

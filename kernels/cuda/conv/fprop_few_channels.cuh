@@ -206,7 +206,8 @@ private:
 };
 
 template <class Element, int FILTERS, int R, int S, int STRIDE, int VECTOR>
-__global__ void __launch_bounds__(128, 2) fprop_few_channels(const __grid_constant__ Conv2dArguments args) {
+__global__ void __launch_bounds__(128, 2) fprop_few_channels(const __grid_constant__ Conv2dArguments arguments) {
+  const Conv2dArguments& args = known(arguments);
   extern __shared__ __align__(128) unsigned char shared[];
   FewChannels<Element, FILTERS, R, S, STRIDE, VECTOR>(args, ptx::shared_address(shared)).run();
 }

@@ -146,7 +146,8 @@ private:
 // Two blocks of 256 threads share an SM's registers if a thread takes at most 128.
 template <class Tile>
 __global__ void __launch_bounds__(Tile::THREADS, Tile::THREADS == 256 ? 2 : 1)
-    fprop_ffma(const __grid_constant__ Conv2dArguments args) {
+    fprop_ffma(const __grid_constant__ Conv2dArguments arguments) {
+  const Conv2dArguments& args = known(arguments);
   extern __shared__ __align__(128) unsigned char shared[];
   FfmaProduct<Tile> product(args, reinterpret_cast<float*>(shared));
   product.multiply_all();

@@ -11,7 +11,8 @@
 namespace pyconvx {
 
 template <class Element>
-__global__ void __launch_bounds__(256) fprop_plain(const __grid_constant__ Conv2dArguments args) {
+__global__ void __launch_bounds__(256) fprop_plain(const __grid_constant__ Conv2dArguments arguments) {
+  const Conv2dArguments& args = known(arguments);
   using Number = Accumulator<Element>;
   constexpr int V = kVector<Element>;
   const long long group_vectors = (args.group_filters + V - 1) / V,

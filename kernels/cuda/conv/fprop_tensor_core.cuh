@@ -186,7 +186,8 @@ private:
 
 template <class Element, class Tile, int R, int S, int VECTOR>
 __global__ void __launch_bounds__(Tile::THREADS)
-    fprop_tensor_core(const __grid_constant__ Conv2dArguments args) {
+    fprop_tensor_core(const __grid_constant__ Conv2dArguments arguments) {
+  const Conv2dArguments& args = known(arguments);
   extern __shared__ __align__(128) unsigned char shared[];
   TensorCoreProduct<Element, Tile, R, S, VECTOR> product(args, ptx::shared_address(shared));
   product.multiply_all();

@@ -1,0 +1,114 @@
+"""What the backends that run the CUDA kernels share: from an operation's tensors to a plan's launches.
+
+A plan (csrc/plan) says for a problem and a chip which kernels to launch, with which grid, block, shared memory and
+arguments. Here the operation's tensors are brought into the problem's layout, results are made, and the plan is looked
+up; a subclass says what chip it is and runs the launches.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from .. import _C
+from . import Backend
+from .aten import dense, result_layout
+
+_MAX_PLANS = 4096
+
+
+class Planned(Backend):
+    """Base of the backends of kernels/cuda. An operation has kernels if ``_C`` has a ``plan_<operation>``."""
+
+    plan_options: ClassVar[dict[str, Any]] = {}
+    """What every plan is made with beside the problem, the chip, the alignment and TF32."""
+
+    def __init__(self) -> None:
+        self._plans: dict[Any, Any] = {}
+
+    # What a subclass states.
+
+    def chip(self, device: torch.device) -> Any:
+        """Return the description of the device's chip, or its name in the table of chips."""
+        raise NotImplementedError
+
+    def run(self, plan: Any, tensors: dict[str, Tensor]) -> None:
+        """Run a plan's launches in order on tensors, by the names that the plan gives them."""
+        raise NotImplementedError
+
+    def address(self, tensor: Tensor) -> int:
+        """Return where a tensor's elements begin."""
+        return tensor.data_ptr()
+
+    def tf32(self) -> bool:
+        """Whether float32 may be multiplied as TF32."""
+        return False
+
+    # What follows from it.
+
+    def can_run(self, operation: str, problem: Any, device: torch.device) -> str | None:
+        if not hasattr(_C, f"plan_{operation}"):
+            return f"there is no CUDA kernel of {operation} yet"
+        try:
+            self.plan(operation, problem, device)
+        except ValueError as refusal:
+            return str(refusal)
+        return None
+
+    def plan(self, operation: str, problem: Any, device: torch.device, alignment: int = 16) -> Any:
+        """Return the launches of an operation on tensors whose addresses are multiples of ``alignment`` bytes; raise
+        ValueError with the reason where no kernel runs it."""
+        chip = self.chip(device)
+        key = operation, problem, chip if isinstance(chip, str) else device, alignment, self.tf32()
+        plan = self._plans.get(key)
+        if plan is None:
+            options = dict(self.plan_options, alignment=alignment)
+            if operation.startswith("conv"):
+                options["tf32"] = self.tf32()
+            plan = getattr(_C, f"plan_{operation}")(problem, chip, **options)
+            if len(self._plans) >= _MAX_PLANS:  # shapes without end: start over rather than grow without bound
+                self._plans.clear()
+            self._plans[key] = plan
+        return plan
+
+    def _compute(self, operation: str, problem: Any, tensors: dict[str, Tensor | None]) -> None:
+        """Run an operation whose tensors, operands and results, are laid out as the kernels want them."""
+        given = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+        addresses = 0
+        for tensor in given.values():
+            addresses |= self.address(tensor)
+        alignment = min(16, addresses & -addresses) or 16
+        device = next(iter(given.values())).device
+        self.run(self.plan(operation, problem, device, alignment), given)
+
+    # Convolutions.
+
+    def conv2d(self, problem, input, weight, bias, residual, *geometry):
+        output = _blank(input, (problem.n, problem.k, problem.p, problem.q), problem)
+        if output.numel():
+            tensors = {
+                "input": dense(input, problem),
+                "filter": dense(weight, problem),
+                "bias": None if bias is None else bias.contiguous(),
+                "residual": None if residual is None else dense(residual, problem),
+                "output": output,
+            }
+            self._compute("conv2d", problem, tensors)
+        return output
+
+    # Pooling.
+
+    def max_pool2d(self, problem, input, kernel_size, stride, padding, dilation, ceil_mode, index_dtype):
+        shape = (problem.n, problem.c, problem.p, problem.q)
+        output = _blank(input, shape, problem)
+        indices = None if index_dtype is None else _blank(input, shape, problem, index_dtype)
+        if output.numel():
+            self._compute("max_pool2d", problem, {"input": dense(input, problem), "indices": indices, "output": output})
+        return output, input.new_empty((0,), dtype=torch.uint8) if indices is None else indices
+
+
+def _blank(like: Tensor, shape: tuple[int, ...], problem: Any, dtype: torch.dtype | None = None) -> Tensor:
+    """Return an empty result on the device of ``like``, laid out as the problem's results are."""
+    return torch.empty(shape, dtype=dtype or like.dtype, device=like.device, memory_format=result_layout(problem))
