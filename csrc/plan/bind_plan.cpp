@@ -50,6 +50,20 @@ void bind_plan_of(py::module_& m, const char* name,
       "problem"_a, "device"_a, py::kw_only(), "alignment"_a = 16, "ahead_of_time"_a = false, doc);
 }
 
+// One that has tiles.
+template <class Problem>
+void bind_tiled_plan_of(py::module_& m, const char* name,
+                        std::variant<LaunchPlan, Refusal> (*plan)(const Problem&, const Device&,
+                                                                  const PlanOptions&),
+                        const char* doc) {
+  m.def(
+      name,
+      [plan](const Problem& problem, const std::string& device, int alignment, const std::string& tile) {
+        return plan_or_throw(plan(problem, device_named(device), {false, alignment, tile}));
+      },
+      "problem"_a, "device"_a, py::kw_only(), "alignment"_a = 16, "tile"_a = "", doc);
+}
+
 // The arguments with the buffers' addresses in their places. A buffer that is not given is null.
 py::bytes arguments(const Launch& launch, const py::kwargs& buffers) {
   std::vector<unsigned char> bytes = launch.arguments;
@@ -139,6 +153,10 @@ void bind_plan(py::module_& m) {
         "prefers;\n"
         "ahead_of_time keeps to the kernels that nvcc compiles when pyconvx is built.\n"
         "Raises ValueError, with the reason, if no kernel can run the problem on the device.");
+  bind_tiled_plan_of(
+      m, "plan_max_pool2d", &plan_max_pool2d,
+      "The launches of a max pooling: buffers input, output and, where the problem has an index, indices.\n"
+      "A tile is how many windows a thread owns, down x across.");
   bind_plan_of(m, "plan_max_unpool2d", &plan_max_unpool2d,
                "The launches of a max unpooling: buffers input, indices, output, and bad_index, 8 bytes of "
                "zeros, in which\n"

@@ -84,6 +84,8 @@ struct PlanOptions {
 };
 
 std::variant<LaunchPlan, Refusal> plan_conv2d(const Conv2dProblem&, const Device&, const PlanOptions& = {});
+std::variant<LaunchPlan, Refusal> plan_max_pool2d(const Pool2dProblem&, const Device&,
+                                                  const PlanOptions& = {});
 std::variant<LaunchPlan, Refusal> plan_max_unpool2d(const Unpool2dProblem&, const Device&,
                                                     const PlanOptions& = {});
 std::variant<LaunchPlan, Refusal> plan_max_unpool2d_backward(const Unpool2dProblem&, const Device&,

@@ -53,6 +53,20 @@ __device__ inline unsigned load_shared(unsigned shared) {
   return bits;
 }
 
+// To global memory, in one access: a store of words that come from elsewhere may be split by the compiler.
+
+__device__ inline void store_global(void* global, uint4 bits) {
+  asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(global)),
+               "r"(bits.x), "r"(bits.y), "r"(bits.z), "r"(bits.w)
+               : "memory");
+}
+
+__device__ inline void store_global(void* global, uint2 bits) {
+  asm volatile("st.global.v2.u32 [%0], {%1, %2};" ::"l"(__cvta_generic_to_global(global)), "r"(bits.x),
+               "r"(bits.y)
+               : "memory");
+}
+
 // ---------------------------------------------------------------------------------------------------------
 // Matrices. ldmatrix_x4 reads four 8 x 8 matrices of 16-bit elements, whose rows are the 16 bytes that lanes
 // 0-7, 8-15, 16-23 and 24-31 point to; lane l gets, of each, columns 2(l % 4) and 2(l % 4) + 1 of row l / 4.

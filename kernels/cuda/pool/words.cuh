@@ -29,9 +29,9 @@ __device__ inline void load_words(unsigned (&to)[kWords<BYTES>], const void* fro
 template <int BYTES>
 __device__ inline void store_words(void* to, const unsigned (&from)[kWords<BYTES>]) {
   if constexpr (BYTES == 16)
-    *static_cast<uint4*>(to) = {from[0], from[1], from[2], from[3]};
+    ptx::store_global(to, uint4{from[0], from[1], from[2], from[3]});
   else if constexpr (BYTES == 8)
-    *static_cast<uint2*>(to) = {from[0], from[1]};
+    ptx::store_global(to, uint2{from[0], from[1]});
   else if constexpr (BYTES == 4)
     *static_cast<unsigned*>(to) = from[0];
   else if constexpr (BYTES == 2)

@@ -1,0 +1,31 @@
+// What a kernel of max pooling is given, by value. Shared by host and device.
+//
+// Images are N H W C, windows N P Q C; in NCHW there are N C images of one channel. Sizes fit 31 bits, and so
+// do the padded image and a window's extent; tensors may be larger.
+#pragma once
+
+#include "sweep.cuh"
+
+namespace pyconvx {
+
+struct MaxPoolArguments {
+  const void* from;    // forward, gather: the image; backward: the gradient of the output
+  void* indices;       // written by the forward pass, read by the others
+  void* to;            // forward, gather: the output; backward: the gradient of the image
+  const void* pooled;  // backward of a fused ReLU: the forward pass's output
+
+  int h, w, c;
+  int p, q;
+  int r, s;
+  int stride_h, stride_w;
+  int pad_top, pad_left;
+  int dilation_h, dilation_w;
+  Division by_dilation_h, by_dilation_w, by_stride_h, by_stride_w;
+  Division by_s;
+
+  int rows;              // of windows that a thread walks down
+  int exchange_indices;  // do neighbouring lanes, whose indices make up vectors, lie in one pixel?
+  Sweep sweep;
+};
+
+}  // namespace pyconvx

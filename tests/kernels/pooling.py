@@ -1,0 +1,72 @@
+"""Poolings, their tensors, and what they should give: what csrc/cpu computes, which tests/test_max_pool.py holds
+against a plain reference and against torch."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from checking import BITS
+
+from kernels.harness import DTYPES, run
+from pyconvx import _C
+from pyconvx._problem import INDEX_TYPES
+
+LEVELS = (-np.inf, -1.0, -0.0, 0.0, 1.0, 2.0, np.inf, np.nan)
+CHANCES = (0.25, 0.15, 0.2, 0.2, 0.1, 0.05, 0.02, 0.03)
+
+
+class Case:
+    """A max pooling with an input of ties, zeros of both signs, infinities and NaNs."""
+
+    def __init__(self, *, dtype=torch.float16, layout="nhwc", index=torch.uint8, seed=0, **sizes):
+        self.dtype, self.index, self.nhwc = dtype, index, layout == "nhwc"
+        fields = dict(dtype=DTYPES[dtype], layout=getattr(_C.Layout, layout), index=INDEX_TYPES[index])
+        self.problem = x = _C.Pool2dProblem(**fields, **sizes)
+        self.rng = np.random.default_rng(seed)
+        self.input = torch.from_numpy(self.rng.choice(LEVELS, size=self.shape(x.h, x.w), p=CHANCES)).to(dtype)
+
+    def shape(self, h, w):
+        """As the tensors lie in memory."""
+        x = self.problem
+        return (x.n, h, w, x.c) if self.nhwc else (x.n, x.c, h, w)
+
+    def pooled(self, dtype=None):
+        """An output that nothing has been written to, or its indices."""
+        dtype = dtype or self.dtype
+        shape = self.shape(self.problem.p, self.problem.q)
+        return torch.full(shape, 77 if dtype in (torch.uint8, torch.int32, torch.int64) else -77.5, dtype=dtype)
+
+    def plan(self, device="a100", **options):
+        return _C.plan_max_pool2d(self.problem, device, **options)
+
+    def expected(self):
+        """The output and the indices, None if there are none."""
+        output, indices = self.pooled(), None if self.index is None else self.pooled(self.index)
+        _C.cpu.max_pool2d(
+            self.problem, self.input.data_ptr(), output.data_ptr(), 0 if indices is None else indices.data_ptr()
+        )
+        return output, indices
+
+    def run(self, plan=None, **options):
+        tensors = {"input": self.input, "output": self.pooled()}
+        if self.index is not None:
+            tensors["indices"] = self.pooled(self.index)
+        self.launches = run(plan or self.plan(), tensors, **options)
+        return tensors["output"], tensors.get("indices")
+
+    def check(self, plan=None, **options):
+        for actual, expected in zip(self.run(plan, **options), self.expected(), strict=True):
+            assert_same(actual, expected, self.problem)
+
+
+def assert_same(actual, expected, what):
+    """Assert equality to the bit, NaN's payload included."""
+    if expected is None:
+        return
+    if expected.dtype in BITS:
+        actual, expected = (x.view(BITS[x.dtype]) for x in (actual, expected))
+    wrong = (actual != expected).nonzero()
+    assert len(wrong) == 0, (
+        f"{what}: {len(wrong)} of {actual.numel()} differ, first at {tuple(wrong[0].tolist())}: "
+        f"{actual[tuple(wrong[0])]} instead of {expected[tuple(wrong[0])]}"
+    )
