@@ -2,6 +2,7 @@
 #
 #   make demo              install, then train, swap and check a network on real digits
 #   make test              install, then run the tests
+#   make gpu-check         install with torch for CUDA, and run every kernel on the GPU of this machine
 #   make test-torchvision  install, beside torchvision and timm, and compare our networks with theirs
 #   make lint              check style and types
 #   make bench             run the benchmarks
@@ -21,13 +22,22 @@ TORCHVISION := torch==2.14.1 torchvision==0.29.1 timm==1.0.31
 # What the native core and the metadata are built from; a change of one builds them again.
 SOURCES := setup.py pyproject.toml CMakeLists.txt constraints.txt $(shell find csrc kernels -type f 2>/dev/null)
 
-.PHONY: demo test test-torchvision lint bench clean
+GPU_VENV := .venv-gpu
+
+.PHONY: demo test gpu-check test-torchvision lint bench clean
 
 demo: $(VENV)/demo
 	$(BIN)/pyconvx demo
 
 test: $(VENV)/test
 	$(BIN)/python -m pytest --numprocesses auto
+
+# The tests of the kernels, which elsewhere run in the emulator, launch on the GPU here. What counts, or plants faults for
+# the emulator's checker to find, stays there.
+gpu-check: $(GPU_VENV)/test
+	$(GPU_VENV)/bin/pyconvx info
+	$(GPU_VENV)/bin/python -m pytest tests/test_devices.py tests/test_gpu_backends.py
+	PYCONVX_KERNELS_ON=cupy $(GPU_VENV)/bin/python -m pytest tests/kernels
 
 test-torchvision: $(TORCHVISION_VENV)/test
 	$(TORCHVISION_VENV)/bin/python -m pytest tests/against_torchvision
@@ -42,22 +52,27 @@ bench: $(VENV)/test
 	$(BIN)/python -m pytest benchmarks --override-ini python_files='bench_*.py' --benchmark-only
 
 clean:
-	rm -rf $(VENV) $(TORCHVISION_VENV) build pyconvx.egg-info pyconvx/*.so
+	rm -rf $(VENV) $(TORCHVISION_VENV) $(GPU_VENV) build pyconvx.egg-info pyconvx/*.so
 
 # One stamp per set of extras. Editable, so that the tests see the tree as it stands.
 
 $(VENV)/demo: $(VENV)/pip $(SOURCES)
 	@echo "Installing pyconvx with what the demo needs (the first time: torch, about 200 MB, and a minute of compiling)"
-	$(INSTALL) --editable '.[demo]'
+	PYCONVX_CUDA=OFF $(INSTALL) --editable '.[demo]'
 	@touch $@
 
 $(VENV)/test: $(VENV)/pip $(SOURCES)
 	@echo "Installing pyconvx with what the tests need (the first time: torch, about 200 MB, and minutes of compiling)"
-	PYCONVX_EMULATOR=ON $(INSTALL) --editable '.[test,bench,emulator,triton]'
+	PYCONVX_EMULATOR=ON CMAKE_ARGS='-DCMAKE_CUDA_ARCHITECTURES=80-real' $(INSTALL) --editable '.[test,bench,emulator,triton]'
 	@touch $@ $(VENV)/demo
 
 $(VENV)/lint: $(VENV)/test
 	$(INSTALL) ruff mypy clang-format  # the extra dev, without building the core once more for it
+	@touch $@
+
+$(GPU_VENV)/test: $(GPU_VENV)/pip $(SOURCES)
+	@echo "Installing pyconvx with torch for CUDA (the first time: about 5.5 GB) and CuPy"
+	PYCONVX_EMULATOR=ON $(GPU_VENV)/bin/python -m pip --disable-pip-version-check install --quiet --editable '.[test,emulator,cuda]'
 	@touch $@
 
 $(TORCHVISION_VENV)/test: $(TORCHVISION_VENV)/pip $(SOURCES)

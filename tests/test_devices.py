@@ -1,6 +1,6 @@
-"""Every public operation on every device there is, forward and backward, against float64 on the CPU.
+"""Every public operation on every device and backend there is, forward and backward, against float64 on the CPU.
 
-The same test runs on the CPU, so that it is known to be right where there is no GPU.
+The same test runs on the CPU, so that it is known to be right where there is no GPU; `make gpu-check` runs it on one.
 """
 
 import pytest
@@ -8,9 +8,20 @@ import torch
 from checking import LAYOUTS
 
 import pyconvx
+from pyconvx import backends
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, needs_gpu])]
+ON_GPU = [pytest.mark.gpu, needs_gpu]
+# A device, and the backend that is forced there.
+PLACES = [
+    ("cpu", None),
+    ("cpu", "emulator"),
+    *(pytest.param("cuda", name, marks=ON_GPU) for name in (None, "cuda", "cupy")),
+]
+    ("cpu", None),
+    ("cpu", "emulator"),
+    *(pytest.param("cuda", name, marks=ON_GPU) for name in (None, "cuda", "cupy")),
+]
 
 
 def unpooled(x):
@@ -27,10 +38,10 @@ CALLS = {
 }
 
 
-@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("device, name", PLACES)
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 @pytest.mark.parametrize("call", CALLS)
-def test_result_and_gradients_are_exact_on_integers(call, layout, device, rng):
+def test_result_and_gradients_are_exact_on_integers(call, layout, device, name, rng):
     def run(dtype, on):
         x, w = (t.to(dtype).to(on).to(memory_format=layout).requires_grad_() for t in (image, filters))
         output = CALLS[call](x, w)
@@ -39,7 +50,17 @@ def test_result_and_gradients_are_exact_on_integers(call, layout, device, rng):
 
     image = torch.randint(-4, 5, (2, 6, 9, 8), generator=rng)
     filters = torch.randint(-3, 4, (6, 6, 3, 3), generator=rng)
-    for got, exact in zip(run(torch.float32, device), run(torch.float64, "cpu"), strict=True):
+    expected = run(torch.float64, "cpu")
+    if name is not None and (missing := backends._registry[name].unavailable()):
+        pytest.skip(missing)
+    with pyconvx.backend(name):
+        try:
+            results = run(torch.float32, device)
+        except pyconvx.BackendRefusal as refusal:
+            if "there is no CUDA kernel of" not in str(refusal):
+                raise
+            pytest.skip(str(refusal))
+    for got, exact in zip(results, expected, strict=True):
         assert got.device.type == device
         assert torch.equal(got.cpu().double(), exact)
         assert got.stride() == exact.stride()
