@@ -18,10 +18,6 @@ PLACES = [
     ("cpu", "emulator"),
     *(pytest.param("cuda", name, marks=ON_GPU) for name in (None, "cuda", "cupy")),
 ]
-    ("cpu", None),
-    ("cpu", "emulator"),
-    *(pytest.param("cuda", name, marks=ON_GPU) for name in (None, "cuda", "cupy")),
-]
 
 
 def unpooled(x):
