@@ -58,10 +58,12 @@ void bind_tiled_plan_of(py::module_& m, const char* name,
                         const char* doc) {
   m.def(
       name,
-      [plan](const Problem& problem, const std::string& device, int alignment, const std::string& tile) {
-        return plan_or_throw(plan(problem, device_named(device), {false, alignment, tile}));
+      [plan](const Problem& problem, const DeviceOrName& device, int alignment, const std::string& tile,
+             bool ahead_of_time) {
+        return plan_or_throw(plan(problem, device_of(device), {false, alignment, tile, ahead_of_time}));
       },
-      "problem"_a, "device"_a, py::kw_only(), "alignment"_a = 16, "tile"_a = "", doc);
+      "problem"_a, "device"_a, py::kw_only(), "alignment"_a = 16, "tile"_a = "", "ahead_of_time"_a = false,
+      doc);
 }
 
 // The arguments with the buffers' addresses in their places. A buffer that is not given is null.
