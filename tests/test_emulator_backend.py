@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from checking import LAYOUTS
+import torch.nn.functional as F
+from checking import LAYOUTS, opinfo
 
 import pyconvx
 from pyconvx import backends
@@ -21,6 +22,14 @@ CALLS = {
     "four sides": dict(c=8, k=8, r=3, padding=(0, 1, 2, 0)),
     "dilated, odd channels": dict(c=5, k=7, r=3, padding=2, dilation=2),
 }
+
+
+@pytest.fixture(autouse=True)
+def drawn_orders(monkeypatch):
+    """Warps and blocks run as in the kernels' own tests: in an order that depends on the launch."""
+    from kernels.harness import run
+
+    monkeypatch.setattr("pyconvx.backends.emulator.run", run)
 
 
 def integers(rng, *size):
@@ -44,6 +53,36 @@ def test_convolution_is_exact_and_keeps_its_layout(call, layout, dtype, rng):
         result = pyconvx.conv2d(*arguments, **geometry, activation="relu", residual=residual.to(dtype))
     assert torch.equal(result.double(), expected)
     assert result.stride() == expected.stride()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.parametrize("first", [0, 1, 2, 4, 8])
+def test_operands_may_begin_anywhere_in_their_storage(first, layout, dtype, rng):
+    """Part of a batch, and images behind ``first`` elements of something else: less alignment than a new tensor has."""
+    batch = torch.zeros(first + 3 * 16 * 30, dtype=dtype)[first:]
+    shape = (3, 5, 6, 16) if layout == torch.channels_last else (3, 16, 5, 6)
+    x = batch.view(shape).permute(0, 3, 1, 2) if layout == torch.channels_last else batch.view(shape)
+    x.copy_(integers(rng, 3, 16, 5, 6))
+    w = integers(rng, 8, 16, 3, 3).to(memory_format=layout)
+    with torch.no_grad(), pyconvx.backend("emulator"):
+        result = pyconvx.conv2d(x[1:], w.to(dtype))
+    assert torch.equal(result.double(), pyconvx.conv2d(x.double(), w)[1:])
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
+def test_torchs_own_samples(dtype, rng):
+    """The geometry of OpInfo's, filled with integers."""
+    count = 0
+    for sample in opinfo("nn.functional.conv2d").sample_inputs("cpu", torch.float32):
+        tensors = [arg if arg is None else integers(rng, *arg.shape) for arg in (sample.input, *sample.args)]
+        expected = F.conv2d(*tensors, **sample.kwargs)
+        with torch.no_grad(), pyconvx.backend("emulator"):
+            result = pyconvx.conv2d(*(t if t is None else t.to(dtype) for t in tensors), **sample.kwargs)
+        assert torch.equal(result, expected.to(dtype)), sample
+        count += 1
+    assert count >= 30
 
 
 def test_empty_batch_launches_nothing():

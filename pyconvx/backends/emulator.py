@@ -40,6 +40,9 @@ class Emulator(Planned):
     def chip(self, device: torch.device) -> Any:
         return DEVICE
 
+    def address(self, tensor: Tensor) -> int:
+        return tensor.storage_offset() * tensor.element_size()  # storages begin at multiples of more than 16 bytes
+
     def run(self, plan: Any, tensors: dict[str, Tensor]) -> None:
         run(plan, tensors)
 
@@ -72,11 +75,10 @@ def run(
 
     if target is None:
         target = f"sm_{next(device.capability for device in _C.devices() if device.name == DEVICE)}"
-    memories = {name: emulator.Memory(tensor, name=name) for name, tensor in tensors.items()}
+    buffers = {name: emulator.pointer_to(tensor, name) for name, tensor in tensors.items()}
     for name, nbytes in plan.workspaces.items():
-        memories[name] = emulator.Memory(
-            torch.empty(nbytes, dtype=torch.uint8, device="cpu"), name=name, uninitialised=True
-        )
+        space = torch.empty(nbytes, dtype=torch.uint8, device="cpu")
+        buffers[name] = emulator.Memory(space, name=name, uninitialised=True).at(0)
     launches = []
     for step in plan.launches:
         if kernel is None:
@@ -84,21 +86,21 @@ def run(
             compiled = _compiled(source(step), flags, step.kernel, target)
         else:
             compiled = kernel(step)
-        arguments = _arguments(step, memories)
+        arguments = _arguments(step, buffers)
         launches.append(compiled.launch(step.grid, step.block, [arguments], shared_bytes=step.shared_bytes, **options))
     return launches
 
 
-def _arguments(step: Any, memories: dict[str, Any]) -> Any:
-    """Return the launch's one parameter, with the memories that its pointers point into."""
+def _arguments(step: Any, buffers: dict[str, Any]) -> Any:
+    """Return the launch's one parameter, with the buffers' addresses in their places."""
     from .. import emulator
 
     blank = step.arguments()
     format, fields, at = "", [], 0
     for slot in sorted(step.pointers, key=lambda slot: slot.at):
         format += f"{slot.at - at}sP"
-        there = memories[slot.buffer].at(slot.skip) if slot.buffer in memories else None
-        fields += [blank[at : slot.at], there]
+        start = buffers.get(slot.buffer)
+        fields += [blank[at : slot.at], start and start.memory.at(start.offset + slot.skip)]
         at = slot.at + 8
     return emulator.Struct(f"{format}{len(blank) - at}s", *fields, blank[at:])
 

@@ -16,7 +16,7 @@ tell: how long a kernel takes, and what ptxas makes of its PTX.
 
 from .counts import Counts, Site
 from .launch import Kernel, Launch, Module, Parameter, Struct
-from .memory import Memory, Pointer, sparse
+from .memory import Memory, Pointer, pointer_to, sparse
 from .report import EmulatorError, Report
 
 __all__ = [
@@ -31,5 +31,6 @@ __all__ = [
     "Report",
     "Site",
     "Struct",
+    "pointer_to",
     "sparse",
 ]

@@ -16,9 +16,20 @@ class Case:
     """A convolution with its tensors. Integer-valued ones give sums that every dtype's accumulator holds exactly."""
 
     def __init__(
-        self, *, dtype=torch.float16, layout="nhwc", tf32=False, scale=False, relu=False, integers=True, seed=0, **sizes
+        self,
+        *,
+        dtype=torch.float16,
+        layout="nhwc",
+        tf32=False,
+        scale=False,
+        relu=False,
+        integers=True,
+        alignment=16,
+        seed=0,
+        **sizes,
     ):
         self.dtype, self.layout, self.tf32, self.relu = dtype, layout, tf32, relu
+        self.alignment = alignment  # bytes that the address of every tensor is a multiple of, and of no more
         self.problem = x = _C.Conv2dProblem(
             dtype=DTYPES[dtype],
             layout=getattr(_C.Layout, layout),
@@ -67,7 +78,7 @@ class Case:
         return sums + torch.finfo(self.dtype).eps * self.expected().abs()
 
     def plan(self, device="a100", **options):
-        return _C.plan_conv2d(self.problem, device, tf32=self.tf32, **options)
+        return _C.plan_conv2d(self.problem, device, tf32=self.tf32, alignment=self.alignment, **options)
 
     def buffers(self) -> dict[str, torch.Tensor]:
         """The tensors as the kernels want them: in memory, in the problem's layout and dtype."""
@@ -75,7 +86,8 @@ class Case:
         def laid_out(x, dtype=self.dtype):
             x = x.to(dtype)
             x = x.permute(0, 2, 3, 1) if self.layout == "nhwc" and x.ndim == 4 else x
-            return x.clone(memory_format=torch.contiguous_format)
+            before = self.alignment // x.element_size() if self.alignment < 16 else 0
+            return x.new_empty(before + x.numel())[before:].view(x.shape).copy_(x)
 
         x = self.problem
         wide = torch.float64 if self.dtype == torch.float64 else torch.float32
