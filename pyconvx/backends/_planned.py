@@ -49,7 +49,7 @@ class Planned(Backend):
     # What follows from it.
 
     def can_run(self, operation: str, problem: Any, device: torch.device) -> str | None:
-        if not hasattr(_C, f"plan_{operation}"):
+        if not (hasattr(_C, f"plan_{operation}") and hasattr(self, operation)):
             return f"there is no CUDA kernel of {operation} yet"
         try:
             self.plan(operation, problem, device)
