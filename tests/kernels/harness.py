@@ -4,8 +4,8 @@ Right kernels do not depend on the order in which warps and blocks run, and some
 every plan is run in an order drawn from what it launches: by another test in another, by the same test in the same.
 PYCONVX_ORDER=ascending, descending or random runs all of them in that order.
 
-PYCONVX_KERNELS_ON=cupy launches on the GPU instead, through the backend of that name (`make gpu-check`); tests that look
-at what only the emulator has are skipped there.
+PYCONVX_KERNELS_ON=cupy launches on the GPU instead, through the backend of that name (`make gpu-check`); tests that
+look at what only the emulator has are skipped there.
 """
 
 import os
@@ -18,24 +18,21 @@ import torch
 from pyconvx._problem import DTYPES
 from pyconvx.backends import registered
 
-ON = os.environ.get("PYCONVX_KERNELS_ON", "emulator")
-BACKENDS = {backend.name: backend for backend in registered()}
-
-for name in {ON, "emulator"}:
-    if why := BACKENDS[name].unavailable():
-        pytest.skip(why, allow_module_level=True)
+if why := next(backend for backend in registered() if backend.name == "emulator").unavailable():
+    pytest.skip(why, allow_module_level=True)
 
 from pyconvx import emulator
 from pyconvx.backends.emulator import run as run_in_any_order
 
 __all__ = ["DTYPES", "ORDERS", "emulator", "run"]
 
+ON = next(x for x in registered() if x.name == os.environ.get("PYCONVX_KERNELS_ON", "emulator"))
 ORDERS = ("ascending", "descending", "random")
 
 
 def run(plan, tensors, **options):
     """The backend's, with ``order`` and ``seed`` drawn where they are not given."""
-    if ON != "emulator":
+    if ON.name != "emulator":
         return run_on_gpu(plan, tensors, **options)
     launches = b"".join(launch.kernel.encode() + launch.arguments() for launch in plan.launches)
     draw = random.Random(zlib.crc32(launches))
@@ -45,11 +42,13 @@ def run(plan, tensors, **options):
 
 def run_on_gpu(plan, tensors, **options):
     """Launch on the GPU: on copies of the tensors, from which the results come back."""
+    if why := ON.unavailable():
+        pytest.skip(why)
     if only := options.keys() - {"order", "seed", "workers", "check"}:
         pytest.skip(f"the emulator alone has {', '.join(sorted(only))}")
     here = {name: torch.as_tensor(tensor) for name, tensor in tensors.items()}
     there = {name: tensor.cuda() for name, tensor in here.items()}
-    BACKENDS[ON].run(plan, dict(there))
+    ON.run(plan, dict(there))
     for name, tensor in here.items():
         tensor.copy_(there[name])
     return OnlyInTheEmulator()
