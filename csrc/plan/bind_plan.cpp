@@ -159,6 +159,12 @@ void bind_plan(py::module_& m) {
       m, "plan_max_pool2d", &plan_max_pool2d,
       "The launches of a max pooling: buffers input, output and, where the problem has an index, indices.\n"
       "A tile is how many windows a thread owns, down x across.");
+  bind_tiled_plan_of(
+      m, "plan_max_pool2d_backward", &plan_max_pool2d_backward,
+      "The launches of its gradient: buffers grad_output, indices, grad_input. A tile is how many blocks of\n"
+      "stride x stride pixels a thread owns.");
+  bind_plan_of(m, "plan_max_pool2d_gather", &plan_max_pool2d_gather,
+               "The launches of a gather at a max pooling's winners: buffers input, indices, output.");
   bind_plan_of(m, "plan_max_unpool2d", &plan_max_unpool2d,
                "The launches of a max unpooling: buffers input, indices, output, and bad_index, 8 bytes of "
                "zeros, in which\n"

@@ -86,6 +86,10 @@ struct PlanOptions {
 std::variant<LaunchPlan, Refusal> plan_conv2d(const Conv2dProblem&, const Device&, const PlanOptions& = {});
 std::variant<LaunchPlan, Refusal> plan_max_pool2d(const Pool2dProblem&, const Device&,
                                                   const PlanOptions& = {});
+std::variant<LaunchPlan, Refusal> plan_max_pool2d_backward(const Pool2dProblem&, const Device&,
+                                                           const PlanOptions& = {});
+std::variant<LaunchPlan, Refusal> plan_max_pool2d_gather(const Pool2dProblem&, const Device&,
+                                                         const PlanOptions& = {});
 std::variant<LaunchPlan, Refusal> plan_max_unpool2d(const Unpool2dProblem&, const Device&,
                                                     const PlanOptions& = {});
 std::variant<LaunchPlan, Refusal> plan_max_unpool2d_backward(const Unpool2dProblem&, const Device&,

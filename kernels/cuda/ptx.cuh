@@ -122,21 +122,34 @@ __device__ inline unsigned short cvt_rn_f16_f32(float x) {
 }
 
 __device__ inline unsigned short cvt_rn_bf16_f32(float x) {
+#if __CUDA_ARCH__ >= 800
   unsigned short bits;
   asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(x));
   return bits;
+#else  // by hand: sm_75 has no such instruction
+  const unsigned bits = __float_as_uint(x);
+  return static_cast<unsigned short>(x != x ? 0x7fff : (bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+#endif
 }
 
 __device__ inline unsigned cvt_rn_f16x2_f32(float low, float high) {
+#if __CUDA_ARCH__ >= 800
   unsigned bits;
   asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(high), "f"(low));
   return bits;
+#else
+  return cvt_rn_f16_f32(low) | static_cast<unsigned>(cvt_rn_f16_f32(high)) << 16;
+#endif
 }
 
 __device__ inline unsigned cvt_rn_bf16x2_f32(float low, float high) {
+#if __CUDA_ARCH__ >= 800
   unsigned bits;
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(high), "f"(low));
   return bits;
+#else
+  return cvt_rn_bf16_f32(low) | static_cast<unsigned>(cvt_rn_bf16_f32(high)) << 16;
+#endif
 }
 
 __device__ inline float bits_to_f32(unsigned bits) {

@@ -108,6 +108,20 @@ class Planned(Backend):
             self._compute("max_pool2d", problem, {"input": dense(input, problem), "indices": indices, "output": output})
         return output, input.new_empty((0,), dtype=torch.uint8) if indices is None else indices
 
+    def max_pool2d_backward(self, problem, grad_output, indices, *geometry):
+        grad_input = _blank(grad_output, (problem.n, problem.c, problem.h, problem.w), problem)
+        if grad_input.numel():
+            operands = {"grad_output": dense(grad_output, problem), "indices": dense(indices, problem)}
+            self._compute("max_pool2d_backward", problem, {**operands, "grad_input": grad_input})
+        return grad_input
+
+    def max_pool2d_gather(self, problem, input, indices, *geometry):
+        output = _blank(input, tuple(indices.shape), problem)
+        if output.numel():
+            operands = {"input": dense(input, problem), "indices": dense(indices, problem)}
+            self._compute("max_pool2d_gather", problem, {**operands, "output": output})
+        return output
+
 
 def _blank(like: Tensor, shape: tuple[int, ...], problem: Any, dtype: torch.dtype | None = None) -> Tensor:
     """Return an empty result on the device of ``like``, laid out as the problem's results are."""

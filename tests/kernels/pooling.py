@@ -58,14 +58,46 @@ class Case:
         for actual, expected in zip(self.run(plan, **options), self.expected(), strict=True):
             assert_same(actual, expected, self.problem)
 
+    def gradient(self, finite=True):
+        """Of the output: whole numbers, of which sums are exact, or what no sum may lose."""
+        shape = self.shape(self.problem.p, self.problem.q)
+        values = self.rng.integers(-3, 4, shape) if finite else self.rng.choice(LEVELS, shape, p=CHANCES)
+        return torch.from_numpy(values).to(self.dtype)
 
-def assert_same(actual, expected, what):
-    """Assert equality to the bit, NaN's payload included."""
+    def backward(self, gradient, indices, plan=None, **options):
+        x = self.problem
+        tensors = {"grad_output": gradient, "indices": indices, "grad_input": self.image()}
+        self.launches = run(plan or _C.plan_max_pool2d_backward(x, "a100"), tensors, **options)
+        return tensors["grad_input"]
+
+    def check_backward(self, gradient=None, plan=None, **options):
+        x, (_, indices), gradient = self.problem, self.expected(), self.gradient() if gradient is None else gradient
+        expected = self.image()
+        _C.cpu.max_pool2d_backward(x, gradient.data_ptr(), indices.data_ptr(), expected.data_ptr())
+        assert_same(self.backward(gradient, indices, plan, **options), expected, x, bits=False)
+
+    def gather(self, indices, **options):
+        tensors = {"input": self.input, "indices": indices, "output": self.pooled()}
+        self.launches = run(_C.plan_max_pool2d_gather(self.problem, "a100"), tensors, **options)
+        return tensors["output"]
+
+    def check_gather(self, indices=None, **options):
+        x, indices, expected = self.problem, self.expected()[1] if indices is None else indices, self.pooled()
+        _C.cpu.max_pool2d_gather(x, self.input.data_ptr(), indices.data_ptr(), expected.data_ptr())
+        assert_same(self.gather(indices, **options), expected, x)
+
+    def image(self):
+        """A gradient that nothing has been written to."""
+        return torch.full(self.shape(self.problem.h, self.problem.w), -77.5, dtype=self.dtype)
+
+
+def assert_same(actual, expected, what, bits=True):
+    """Assert equality to the bit, NaN's payload included; or of the values, -0 equal to 0 and NaN to NaN."""
     if expected is None:
         return
-    if expected.dtype in BITS:
+    if bits and expected.dtype in BITS:
         actual, expected = (x.view(BITS[x.dtype]) for x in (actual, expected))
-    wrong = (actual != expected).nonzero()
+    wrong = ((actual != expected) & ((actual == actual) | (expected == expected))).nonzero()
     assert len(wrong) == 0, (
         f"{what}: {len(wrong)} of {actual.numel()} differ, first at {tuple(wrong[0].tolist())}: "
         f"{actual[tuple(wrong[0])]} instead of {expected[tuple(wrong[0])]}"

@@ -83,7 +83,7 @@ def names(plan):
 
 
 def test_plans_ahead_of_time_keep_to_what_is_compiled():
-    compiled = {kernel.name for kernel in _C.ahead_of_time_kernels()}
+    compiled = {kernel.name for kernel in _C.ahead_of_time_kernels() if kernel.header.startswith("conv/")}
     draw = random.Random(0)
     seen = set()
     for dtype, tf32 in [(F16, False), (BF16, False), (F32, False), (F32, True), (F64, False)]:

@@ -1,4 +1,5 @@
-"""Max pooling's kernels, whose results must be csrc/cpu's to the bit: values and indices of every form."""
+"""Max pooling's kernels, whose results must be csrc/cpu's: values and indices of every form, to the bit; gradients,
+which are sums in one fixed order; and what lies where the winners were."""
 
 from __future__ import annotations
 
@@ -7,7 +8,10 @@ import itertools
 import pytest
 import torch
 
+from kernels.harness import DTYPES as DTYPES_OF
 from kernels.pooling import Case
+from pyconvx import _C
+from pyconvx._problem import INDEX_TYPES
 
 F16, BF16, F32, F64 = torch.float16, torch.bfloat16, torch.float32, torch.float64
 DTYPES = (F16, BF16, F32, F64)
@@ -38,6 +42,9 @@ ANY = {
 }
 
 
+WINDOWS = {**CONSTANT, **ANY}
+
+
 def indices_of(problem):
     return INDICES if problem["r"] * problem["s"] <= 255 else (None, torch.int32, torch.int64)
 
@@ -66,7 +73,7 @@ def test_any_window(name, dtype):
 @pytest.mark.parametrize("name", ["2x2", "3x3 stride 2", "dilated", "no tap inside"])
 def test_planes(name, dtype):
     for index in INDICES:
-        Case(c=5, dtype=dtype, index=index, layout="nchw", **{**CONSTANT, **ANY}[name]).check()
+        Case(c=5, dtype=dtype, index=index, layout="nchw", **WINDOWS[name]).check()
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -86,7 +93,59 @@ def test_every_tile_and_vector(dtype):
             case.check(plan)
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("name", WINDOWS)
+def test_gradients(name, dtype):
+    """Sums of floats, which only one order of summation gives."""
+    for i, index in enumerate(indices_of(WINDOWS[name])[1:]):
+        c = (64, 16 * 3 // dtype.itemsize, 5)[(i + DTYPES.index(dtype)) % 3]
+        case = Case(c=c, dtype=dtype, index=index, **WINDOWS[name])
+        plan = _C.plan_max_pool2d_backward(case.problem, "a100")
+        assert plan.family == ("max_pool_backward" if name in CONSTANT else "max_pool_backward_any")
+        case.check_backward(torch.randn(case.pooled().shape, generator=torch.Generator().manual_seed(1)).to(dtype))
+        if name in CONSTANT:
+            for candidate in plan.candidates[1:]:
+                plan = _C.plan_max_pool2d_backward(case.problem, "a100", tile=candidate.tile)
+                case.check_backward(case.gradient(finite=False), plan)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("name", ["2x2", "3x3 stride 2", "dilated", "no tap inside"])
+def test_gradients_of_planes(name, dtype):
+    for index in INDICES[1:]:
+        Case(c=5, dtype=dtype, index=index, layout="nchw", **WINDOWS[name]).check_backward()
+
+
+@pytest.mark.parametrize("layout", ["nhwc", "nchw"])
+@pytest.mark.parametrize("name", ["3x3 stride 2", "dilated", "no tap inside"])
+def test_gather(name, layout):
+    for dtype, index, c in itertools.product(DTYPES, INDICES[1:], (16, 5)):
+        case = Case(c=c, dtype=dtype, index=index, layout=layout, **WINDOWS[name])
+        case.check_gather()
+        # Indices that lead out of the plane read nothing.
+        case.check_gather(torch.from_numpy(case.rng.integers(-5, 300, case.pooled().shape)).to(index))
+
+
 @pytest.mark.parametrize("order", ["descending", "random"])
 def test_order_of_threads_changes_nothing(order):
     for name, index in itertools.product(("2x2", "3x3 stride 2", "dilated"), (torch.uint8, torch.int64)):
-        Case(c=32, dtype=BF16, index=index, **{**CONSTANT, **ANY}[name]).check(order=order, seed=3)
+        case = Case(c=32, dtype=BF16, index=index, **WINDOWS[name])
+        case.check(order=order, seed=3)
+        case.check_backward(order=order, seed=4)
+        case.check_gather(order=order, seed=5)
+
+
+def test_plans_ahead_of_time_keep_to_what_is_compiled():
+    compiled = {kernel.name for kernel in _C.ahead_of_time_kernels() if kernel.header.startswith("pool/max_pool")}
+    seen = set()
+    for dtype, index, c, layout in itertools.product(DTYPES, INDICES, (64, 5), ("nhwc", "nchw")):
+        for window in (*WINDOWS.values(), dict(n=1, h=2**17, w=2**15, r=3, s=3)):
+            if index not in indices_of(window):
+                continue
+            fields = dict(dtype=DTYPES_OF[dtype], index=INDEX_TYPES[index], layout=getattr(_C.Layout, layout))
+            problem = _C.Pool2dProblem(**{**window, **fields, "c": c})
+            for plan in (_C.plan_max_pool2d, _C.plan_max_pool2d_backward, _C.plan_max_pool2d_gather):
+                if index is not None or plan is _C.plan_max_pool2d:
+                    launches = plan(problem, "t4", ahead_of_time=True).launches
+                    seen |= {launch.kernel for launch in launches}
+    assert seen == compiled

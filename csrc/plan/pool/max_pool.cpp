@@ -1,4 +1,5 @@
-// Which kernel pools, and how its threads are laid out. No choice here changes a result.
+// Which kernels pool, and how their threads are laid out. No choice here changes a result.
+#include "plan/pool/max_pool.h"
 #include "../../../kernels/cuda/pool/arguments.cuh"
 #include "plan/conv_arguments.h"
 #include "plan/pool/sweep.h"
@@ -31,43 +32,137 @@ int64_t extent(int64_t taps, int64_t dilation) {
   return (taps - 1) * dilation + 1;
 }
 
+// A window that kernels know when they are compiled: size x size, or 0.
+struct ConstantWindow {
+  int64_t size = 0, stride = 0;
+};
+
+constexpr ConstantWindow kConstantWindows[] = {{2, 2}, {3, 2}, {3, 1}};
+
+// What the kernels are told apart by.
+struct Variant {
+  DType dtype;
+  IndexType index;
+  int64_t vector;  // bytes that are accessed at once
+  ConstantWindow window;
+  bool large;  // positions of 64 bits, for planes with as many elements
+};
+
+Kernel forward_kernel(const Variant& x) {
+  const std::string types = text("<", element_name(x.dtype), ", ", index_name(x.index), ", ", x.vector, ", ");
+  return {x.window.size ? text("pyconvx::max_pool", types, x.window.size, ", ", x.window.size, ", ",
+                               x.window.stride, ", false>")
+                        : text("pyconvx::max_pool_any", types, x.large ? "long long" : "int", ", false>"),
+          "pool/max_pool.cuh"};
+}
+
+Kernel backward_kernel(const Variant& x) {
+  const std::string types = text("<", element_name(x.dtype), ", ", index_name(x.index), ", ", x.vector, ", ");
+  return {x.window.size ? text("pyconvx::max_pool_backward", types, x.window.size, ", ", x.window.size, ", ",
+                               x.window.stride, ", false>")
+                        : text("pyconvx::max_pool_backward_any", types,
+                               x.large ? "unsigned long long" : "unsigned int", ", false>"),
+          "pool/max_pool_backward.cuh"};
+}
+
+Kernel gather_kernel(const Variant& x) {
+  return {text("pyconvx::max_pool_gather<", value_name(element_bytes(x.dtype)), ", ", index_name(x.index),
+               ", ", x.vector, ">"),
+          "pool/max_pool_gather.cuh"};
+}
+
+// Of the kernels, those that are compiled ahead of time: constant windows for vectors of what the library
+// remembers by itself, and any window element by element.
+bool is_ahead_of_time(const Variant& x) {
+  if (!x.window.size) return x.vector == element_bytes(x.dtype);
+  return x.vector == 16 && x.dtype != DType::f64 && (x.index == IndexType::none || x.index == IndexType::u8);
+}
+
 class MaxPoolPlanner {
 public:
   MaxPoolPlanner(const char* name, const Pool2dProblem& problem, const Device& device,
                  const PlanOptions& options)
       : name_(name), x_(problem), device_(device), options_(options), bytes_(element_bytes(problem.dtype)),
         images_(problem.layout == Layout::nhwc ? problem.n : problem.n * problem.c),
-        channels_(problem.layout == Layout::nhwc ? problem.c : 1),
-        vector_(channels_at_once(channels_, {bytes_}, options.alignment) * bytes_) {}
+        channels_(problem.layout == Layout::nhwc ? problem.c : 1) {
+    kind_ = {x_.dtype,
+             x_.index,
+             channels_at_once(channels_, {bytes_}, options.alignment) * bytes_,
+             {},
+             x_.index == IndexType::i64 && x_.h * x_.w >= kLimit};
+    const bool square =
+        x_.r == x_.s && x_.stride_h == x_.stride_w && x_.dilation_h == 1 && x_.dilation_w == 1;
+    for (const ConstantWindow& window : kConstantWindows)
+      if (square && !kind_.large && x_.r == window.size && x_.stride_h == window.stride)
+        kind_.window = window;
+    if (options.ahead_of_time && !is_ahead_of_time(kind_)) kind_.window = {}, kind_.vector = bytes_;
+  }
 
   std::variant<LaunchPlan, Refusal> forward() {
     if (std::string sentence = refusal(); !sentence.empty()) return Refusal{sentence};
     if (images_ == 0) return plan_;
+    // Windows of a row: as many as have their indices exchanged, and at least two.
+    const int64_t columns = lane_bytes() > 0 && lane_bytes() < 16 && kind_.vector == 16
+                                ? std::max<int64_t>(2, 16 / lane_bytes())
+                                : 2;
     MaxPoolArguments args = arguments();
-    const int64_t columns = std::max<int64_t>(2, lanes_that_exchange_windows());
-    const std::string types = text(element_name(x_.dtype), ", ", index_name(x_.index), ", ", vector_, ", ");
-    const bool large = x_.index == IndexType::i64 && x_.h * x_.w >= kLimit;  // are positions?
-    std::string kernel;
-    if (constant_window() && !large) {
-      plan_.family = "max_pool";
-      args.rows = choose_rows(columns);
-      kernel = text("pyconvx::max_pool<", types, x_.r, ", ", x_.s, ", ", x_.stride_h, ", false>");
-    } else {
-      plan_.family = "max_pool_any";
-      args.rows = choose({1}, columns);
-      kernel = text("pyconvx::max_pool_any<", types, large ? "long long" : "int", ", false>");
-    }
+    const auto bytes = [&](int64_t rows) {
+      const int64_t pixels = ((rows - 1) * x_.stride_h + x_.r) * ((columns - 1) * x_.stride_w + x_.s);
+      return pixels * kind_.vector + rows * columns * window_bytes();
+    };
+    args.rows = choose_rows(kind_.window.size > kind_.window.stride, x_.p(), x_.q(), columns, bytes);
+    plan_.family = kind_.window.size ? "max_pool" : "max_pool_any";
     if (args.rows == 0) return Refusal{no_tile()};
-    const int64_t pooled = x_.p() * x_.q() * channels_;
-    add_sweep(plan_, kernel, "pool/max_pool.cuh", args,
-              {images_, ceil_div(x_.p(), args.rows), ceil_div(x_.q(), columns), channels_ * bytes_ / vector_},
-              {{"input", offsetof(MaxPoolArguments, from), x_.h * x_.w * channels_ * bytes_},
-               {"indices", offsetof(MaxPoolArguments, indices), pooled * index_bytes(x_.index)},
-               {"output", offsetof(MaxPoolArguments, to), pooled * bytes_}});
+    add(forward_kernel(kind_), args, ceil_div(x_.p(), args.rows), ceil_div(x_.q(), columns),
+        {{"input", offsetof(MaxPoolArguments, from), image_bytes()},
+         {"indices", offsetof(MaxPoolArguments, indices), pooled() * index_bytes(x_.index)},
+         {"output", offsetof(MaxPoolArguments, to), pooled() * bytes_}});
+    return plan_;
+  }
+
+  std::variant<LaunchPlan, Refusal> backward() {
+    if (std::string sentence = refusal_of_indexed(); !sentence.empty()) return Refusal{sentence};
+    if (images_ == 0) return plan_;
+    MaxPoolArguments args = arguments();
+    int64_t rows = x_.h, columns = x_.w;
+    if (const auto [size, stride] = kind_.window; size) {
+      // Blocks of stride x stride pixels, two in a row.
+      const int64_t blocks_h = ceil_div(x_.h + x_.pad_top, stride),
+                    blocks_w = ceil_div(x_.w + x_.pad_left, stride);
+      const int64_t reach = (size - 1) / stride, pixels = stride * stride;
+      const auto bytes = [&, reach, pixels](int64_t rows) {
+        return (rows + reach) * (2 + reach) * window_bytes() + rows * 2 * pixels * kind_.vector;
+      };
+      args.rows = choose_rows(reach > 0, blocks_h, blocks_w, 2, bytes);
+      if (args.rows == 0) return Refusal{no_tile()};
+      rows = ceil_div(blocks_h, args.rows), columns = ceil_div(blocks_w, 2);
+    }
+    plan_.family = kind_.window.size ? "max_pool_backward" : "max_pool_backward_any";
+    add(backward_kernel(kind_), args, rows, columns,
+        {{"grad_output", offsetof(MaxPoolArguments, from), pooled() * bytes_},
+         {"indices", offsetof(MaxPoolArguments, indices), pooled() * index_bytes(x_.index)},
+         {"grad_input", offsetof(MaxPoolArguments, to), image_bytes()}});
+    return plan_;
+  }
+
+  std::variant<LaunchPlan, Refusal> gather() {
+    if (std::string sentence = refusal_of_indexed(); !sentence.empty()) return Refusal{sentence};
+    if (images_ == 0) return plan_;
+    plan_.family = "max_pool_gather";
+    if (options_.ahead_of_time) kind_.vector = bytes_;
+    add(gather_kernel(kind_), arguments(), x_.p(), x_.q(),
+        {{"input", offsetof(MaxPoolArguments, from), image_bytes()},
+         {"indices", offsetof(MaxPoolArguments, indices), pooled() * index_bytes(x_.index)},
+         {"output", offsetof(MaxPoolArguments, to), pooled() * bytes_}});
     return plan_;
   }
 
 private:
+  std::string refusal_of_indexed() const {
+    if (x_.index != IndexType::none) return refusal();
+    return text(name_, ": indices are needed, got none; pass those that max_pool2d returned");
+  }
+
   std::string refusal() const {
     if (std::string sentence = x_.refusal(); !sentence.empty())
       return text(name_, sentence.substr(sentence.find(':')));
@@ -81,8 +176,8 @@ private:
     const double tall = number(extent(x_.r, x_.dilation_h)), wide = number(extent(x_.s, x_.dilation_w));
     for (double size : {number(x_.h) + number(x_.pad_top + x_.pad_bottom) + tall + number(x_.stride_h),
                         number(x_.w) + number(x_.pad_left + x_.pad_right) + wide + number(x_.stride_w),
-                        number(x_.w) * number(channels_) * bytes_})
-      if (size >= static_cast<double>(kLimit))
+                        (number(x_.w) + number(x_.pad_left)) * number(channels_) * number(bytes_)})
+      if (size >= number(kLimit))
         return text(name_, ": the kernels count rows, columns and the bytes of a row in 31 bits, got ",
                     x_.str(), "; split the dimension that has 2^31 or more");
     return {};
@@ -101,49 +196,36 @@ private:
     args.by_stride_h = division_by(args.stride_h), args.by_stride_w = division_by(args.stride_w);
     args.by_s = division_by(args.s);
     args.rows = 1;
-    // Lanes that exchange indices hold 16 bytes of them in all, or of values.
-    const int64_t lane = vector_ / bytes_ * index_bytes(x_.index);
-    const int64_t lanes = lane == 0 ? 1 : lane < 16 ? 16 / lane : lane / 16;
-    args.exchange_indices = vector_ == 16 && channels_ * bytes_ / vector_ % lanes == 0;
+    // Lanes that exchange have 16 bytes of indices in all, or as many vectors of them as they are.
+    const int64_t lanes = lane_bytes() == 0 ? 1 : lane_bytes() < 16 ? 16 / lane_bytes() : lane_bytes() / 16;
+    args.exchange_indices = kind_.vector == 16 && chunks() % lanes == 0;
     return args;
   }
 
-  bool constant_window() const {
-    if (x_.dilation_h != 1 || x_.dilation_w != 1 || x_.r != x_.s || x_.stride_h != x_.stride_w) return false;
-    return (x_.r == 2 && x_.stride_h == 2) || (x_.r == 3 && x_.stride_h <= 2);
-  }
+  int64_t chunks() const { return channels_ * bytes_ / kind_.vector; }
+  int64_t lane_bytes() const {
+    return kind_.vector / bytes_ * index_bytes(x_.index);
+  }  // of a thread's indices
+  int64_t window_bytes() const { return kind_.vector + lane_bytes(); }
+  int64_t image_bytes() const { return x_.h * x_.w * channels_ * bytes_; }
+  int64_t pooled() const { return x_.p() * x_.q() * channels_; }
 
-  // As max_pool.cuh's kPoolColumns.
-  int64_t lanes_that_exchange_windows() const {
-    const int64_t lane = vector_ / bytes_ * index_bytes(x_.index);
-    return vector_ == 16 && lane > 0 && lane < 16 ? 16 / lane : 1;
-  }
-
-  int choose_rows(int64_t columns) {
-    if (x_.r <= x_.stride_h) return choose({1}, columns);
-    return choose({1, 2, 4, 8}, columns);
-  }
-
-  // How many windows a thread walks down: more share more, and leave fewer threads. The model: a chip needs a
-  // quarter of its threads to keep its memory busy, and then takes as long as the pixels read, and windows
-  // written, take to move. 0 if the tile that was asked for is none.
-  int choose(std::initializer_list<int> rows, int64_t columns) {
+  // How many rows a thread walks down: where they share windows or pixels, more rows share more, and leave
+  // fewer threads. The model: a chip needs a quarter of its threads to keep its memory busy, and then takes
+  // as long as the bytes that threads move. 0 if the tile that was asked for is none.
+  template <class Bytes>
+  int choose_rows(bool shared, int64_t rows, int64_t columns, int64_t columns_at_once, Bytes bytes) {
     int best = 0;
     double least = 0;
-    for (int walk : rows) {
-      const double threads = static_cast<double>(images_) * static_cast<double>(ceil_div(x_.p(), walk)) *
-                             static_cast<double>(ceil_div(x_.q(), columns)) *
-                             static_cast<double>(channels_ * bytes_ / vector_);
-      const double pixels = static_cast<double>((walk - 1) * x_.stride_h + x_.r) *
-                            static_cast<double>((columns - 1) * x_.stride_w + x_.s);
-      const double bytes =
-          pixels * static_cast<double>(vector_) +
-          static_cast<double>(walk * columns * (vector_ + vector_ / bytes_ * index_bytes(x_.index)));
+    for (int walk : {1, 2, 4, 8}) {
+      if (walk > 1 && !shared) break;
+      const double threads = static_cast<double>(images_) * static_cast<double>(ceil_div(rows, walk)) *
+                             static_cast<double>(ceil_div(columns, columns_at_once) * chunks());
       const double needed = device_.sms * device_.threads_per_sm / 4.0;
       constexpr double kBytesPerClock = 14;  // from DRAM, for each SM, within a fifth of every chip's
-      const Candidate candidate{text(walk, "x", columns), device_.threads_per_sm / 4 / kSweepThreads,
-                                threads / needed,
-                                std::max(threads, needed) * bytes / (device_.sms * kBytesPerClock)};
+      const Candidate candidate{
+          text(walk, "x", columns_at_once), device_.threads_per_sm / 4 / kSweepThreads, threads / needed,
+          std::max(threads, needed) * static_cast<double>(bytes(walk)) / (device_.sms * kBytesPerClock)};
       plan_.candidates.push_back(candidate);
       const bool wanted =
           options_.tile.empty() ? best == 0 || candidate.clocks < least : candidate.tile == options_.tile;
@@ -155,8 +237,13 @@ private:
   }
 
   std::string no_tile() const {
-    return text(name_, ": ", plan_.family, " has no tile ", options_.tile,
-                "; leave the tile open, or take one of the plan's candidates");
+    return text(name_, ": there is no tile ", options_.tile,
+                " for this window; leave the tile open, or take one of the plan's candidates");
+  }
+
+  void add(const Kernel& kernel, const MaxPoolArguments& args, int64_t rows, int64_t columns,
+           const std::vector<SweptBuffer>& buffers) {
+    add_sweep(plan_, kernel.name, kernel.header.c_str(), args, {images_, rows, columns, chunks()}, buffers);
   }
 
   const char* name_;
@@ -165,7 +252,7 @@ private:
   const PlanOptions& options_;
   const int64_t bytes_;
   const int64_t images_, channels_;  // planes of one channel in NCHW
-  const int64_t vector_;             // bytes that are accessed at once
+  Variant kind_;
   LaunchPlan plan_;
 };
 
@@ -174,6 +261,36 @@ private:
 std::variant<LaunchPlan, Refusal> plan_max_pool2d(const Pool2dProblem& problem, const Device& device,
                                                   const PlanOptions& options) {
   return MaxPoolPlanner("max_pool2d", problem, device, options).forward();
+}
+
+std::variant<LaunchPlan, Refusal> plan_max_pool2d_backward(const Pool2dProblem& problem, const Device& device,
+                                                           const PlanOptions& options) {
+  return MaxPoolPlanner("max_pool2d_backward", problem, device, options).backward();
+}
+
+std::variant<LaunchPlan, Refusal> plan_max_pool2d_gather(const Pool2dProblem& problem, const Device& device,
+                                                         const PlanOptions& options) {
+  return MaxPoolPlanner("max_pool2d_gather", problem, device, options).gather();
+}
+
+void list_max_pool(std::vector<Kernel>& kernels) {
+  for (DType dtype : {DType::f16, DType::bf16, DType::f32, DType::f64})
+    for (IndexType index : {IndexType::none, IndexType::u8, IndexType::i32, IndexType::i64}) {
+      std::vector<Variant> variants;
+      for (const ConstantWindow& window : kConstantWindows)
+        variants.push_back({dtype, index, 16, window, false});
+      for (bool large : {false, true})
+        if (!large || index == IndexType::i64)
+          variants.push_back({dtype, index, element_bytes(dtype), {}, large});
+      for (const Variant& variant : variants) {
+        if (!is_ahead_of_time(variant)) continue;
+        kernels.push_back(forward_kernel(variant));
+        if (index != IndexType::none) kernels.push_back(backward_kernel(variant));
+      }
+      // Kernels that only move elements are the same for all of a size.
+      if (index != IndexType::none && dtype != DType::bf16)
+        kernels.push_back(gather_kernel({dtype, index, element_bytes(dtype), {}, false}));
+    }
 }
 
 }  // namespace pyconvx

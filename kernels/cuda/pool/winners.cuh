@@ -34,7 +34,6 @@ class Winners {
 public:
   // Lanes that exchange.
   static constexpr int K = BYTES < 16 ? 1 : B < 16 ? kExchanged<BYTES, B> : B / 16;
-  static_assert(B >= 16 || WINDOWS % K == 0);
 
   // Stores code[j], of windows j < count, at V channels from `indices` on, and `pixel` indices further for
   // each window. All lanes of a warp call it; count is the same in lanes that exchange.
@@ -69,6 +68,39 @@ public:
     }
   }
 
+  // The other way: code[j] as unsigned integers, of int64 the lower half, of those windows that are `here`;
+  // of others one that no tap has. All lanes of a warp call it; `here` is the same in lanes that exchange.
+  __device__ static void load(unsigned (&code)[WINDOWS][V], const Index* indices, int pixel,
+                              const bool (&here)[WINDOWS], bool exchange) {
+    if constexpr (B < 16 && K > 1) {
+      if (exchange) {
+#pragma unroll
+        for (int j = 0; j < WINDOWS; j += K) load_exchanged(code, j, indices, pixel, here);
+        return;
+      }
+    }
+#pragma unroll
+    for (int j = 0; j < WINDOWS; ++j) {
+      const char* from = reinterpret_cast<const char*>(indices + static_cast<long long>(j) * pixel);
+      unsigned words[CHUNKS][kWords<CHUNK>];
+      int lane = 0, step = 1;
+      if constexpr (B > 16 && K > 1) {
+        if (exchange) lane = threadIdx.x % K, step = K;
+      }
+#pragma unroll
+      for (int k = 0; k < CHUNKS; ++k) {
+#pragma unroll
+        for (int i = 0; i < kWords<CHUNK>; ++i) words[k][i] = ~0u;
+        if (here[j]) load_words<CHUNK>(words[k], from - lane * (B - CHUNK) + k * step * CHUNK);
+      }
+      if constexpr (B > 16 && K > 1) {
+        if (exchange) transpose_pieces(words);
+      }
+#pragma unroll
+      for (int k = 0; k < CHUNKS; ++k) unpack<CHUNK>(code[j], k * (CHUNK / kIndexBytes<Index>), words[k]);
+    }
+  }
+
 private:
   // The indices of BYTES_ / sizeof(Index) channels from `first` on.
   template <int SIZE, class Code>
@@ -88,6 +120,37 @@ private:
         words[i / 4] |= (static_cast<unsigned>(x) & 0xff) << 8 * (i % 4);
       }
     }
+  }
+
+  template <int SIZE>
+  __device__ static void unpack(unsigned (&code)[V], int first, const unsigned (&words)[kWords<SIZE>]) {
+#pragma unroll
+    for (int i = 0; i < SIZE / kIndexBytes<Index>; ++i)
+      code[first + i] = kIndexBytes<Index> == 8   ? words[2 * i]
+                        : kIndexBytes<Index> == 4 ? words[i]
+                                                  : words[i / 4] >> 8 * (i % 4) & 0xff;
+  }
+
+  // Lane l + e loads window j + e's.
+  __device__ static void load_exchanged(unsigned (&code)[WINDOWS][V], int j, const Index* indices, int pixel,
+                                        const bool (&here)[WINDOWS]) {
+    const int lane = threadIdx.x % K;
+    bool mine = false;
+#pragma unroll
+    for (int k = 0; k < K; ++k)
+      mine = lane == k ? j + k < WINDOWS && here[j + k < WINDOWS ? j + k : 0] : mine;
+    unsigned words[4] = {~0u, ~0u, ~0u, ~0u};
+    if (mine) load_words<16>(words, indices + static_cast<long long>(j + lane) * pixel - lane * V);
+    unsigned piece[K][kWords<B>];
+#pragma unroll
+    for (int k = 0; k < K; ++k)
+#pragma unroll
+      for (int i = 0; i < kWords<B>; ++i)
+        piece[k][i] = B >= 4 ? words[k * kWords<B> + i] : words[k * B / 4] >> 8 * (k * B % 4) & 0xffff;
+    transpose_pieces(piece);
+#pragma unroll
+    for (int k = 0; k < K; ++k)
+      if (j + k < WINDOWS) unpack<B>(code[j + k < WINDOWS ? j + k : 0], 0, piece[k]);
   }
 
   // Windows [j, j + K) of lanes [l, l + K): lane l + e stores window j + e's.
