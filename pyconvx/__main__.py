@@ -80,7 +80,8 @@ def _parser() -> argparse.ArgumentParser:
         _add_bench(operations.add_parser(operation, help=summary), operation, passes.split())
 
     kernels = commands.add_parser("kernels", help="what the CUDA kernels do, without a GPU")
-    count = kernels.add_subparsers(dest="action", required=True, metavar="ACTION").add_parser(
+    actions = kernels.add_subparsers(dest="action", required=True, metavar="ACTION")
+    count = actions.add_parser(
         "count", help="run one in the PTX machine and count instructions, memory sectors and bank conflicts"
     )
     count.add_argument("operation", choices=("conv2d",), help="the operation")
@@ -96,7 +97,16 @@ def _parser() -> argparse.ArgumentParser:
     count.add_argument("--contiguous", action="store_true", help="NCHW operands instead of channels_last")
     count.set_defaults(run=_count)
 
-    for command in (info, demo, swap, explain, count, *operations.choices.values()):
+    report = actions.add_parser("report", help="compile some and read what the chip will issue")
+    report.add_argument("words", metavar="WORD", nargs="*", help="only those with one of these in name or kernel")
+    report.add_argument("--shape", metavar="SHAPE", help="the kernel of a convolution, such as c=64,h=56,k=64,r=3")
+    report.add_argument("--tile", metavar="TILE", default="", help="its tile: one of the plan's, or all")
+    report.add_argument("--dtype", choices=_DTYPES, default="fp16", help="of the shape (default: %(default)s)")
+    report.add_argument("--tf32", action="store_true", help="fp32 multiplied as tf32")
+    report.add_argument("--arch", metavar="SM", type=int, nargs="+", help="80 86 89 90 100 120 (default: all)")
+    report.set_defaults(run=_report)
+
+    for command in (info, demo, swap, explain, count, report, *operations.choices.values()):
         command.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
@@ -235,6 +245,25 @@ def _count(args: argparse.Namespace) -> int:
         torch.contiguous_format if args.contiguous else torch.channels_last,
     )  # fmt: skip
     _print(table, args.json)
+    return 0
+
+
+def _report(args: argparse.Namespace) -> int:
+    import torch
+
+    from . import kernel_report
+
+    architectures = args.arch or kernel_report.ARCHITECTURES
+    for arch in architectures:
+        if arch not in kernel_report.ARCHITECTURES:
+            known = ", ".join(map(str, kernel_report.ARCHITECTURES))
+            raise _CannotDo(f"the kernels are not compiled for sm_{arch}; they are for {known}")
+    dtype = getattr(torch, _DTYPES[args.dtype])
+    subjects = kernel_report.subjects(args.words, args.shape, args.tile, dtype, args.tf32)
+    if not subjects:
+        names = ", ".join(subject.name for subject in kernel_report.CATALOGUE)
+        raise _CannotDo(f"no kernel has {' or '.join(args.words)} in its name; there are {names}")
+    _print(kernel_report.report(subjects, architectures), args.json)
     return 0
 
 

@@ -89,7 +89,10 @@ void bind_plan(py::module_& m) {
       .def_readonly("capability", &Device::capability, "80 for compute capability 8.0.")
       .def_readonly("sms", &Device::sms)
       .def_readonly("shared_per_block", &Device::shared_per_block)
-      .def_readonly("shared_per_sm", &Device::shared_per_sm);
+      .def_readonly("shared_per_sm", &Device::shared_per_sm)
+      .def_readonly("slots_per_hmma", &Device::slots_per_hmma,
+                    "Issue slots for which one m16n8k16 keeps a tensor core busy.")
+      .def_readonly("ffma_per_clock", &Device::ffma_per_clock, "Of one SM.");
   py::class_<Kernel>(m, "Kernel", "A kernel's C++ name expression and the header that declares it.")
       .def_readonly("name", &Kernel::name)
       .def_readonly("header", &Kernel::header);

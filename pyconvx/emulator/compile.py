@@ -1,4 +1,4 @@
-"""CUDA C++ to PTX, with NVRTC (a pip wheel, no driver needed) or with nvcc. Results are kept on disk.
+"""CUDA C++ to PTX, with NVRTC (a pip wheel, no driver needed) or with nvcc, and to SASS. Results are kept on disk.
 
 The cache is in ``$PYCONVX_CACHE_DIR`` or ``~/.cache/pyconvx``, under the hash of all that decides the result: source,
 headers, options and the compiler's version.
@@ -25,7 +25,7 @@ _INCLUDE = re.compile(r'^\s*#\s*include\s*"([^"]+)"', re.MULTILINE)
 
 @dataclass(frozen=True)
 class Ptx:
-    """PTX text, and the mangled name of each name expression that was asked for (NVRTC only)."""
+    """PTX text (or SASS), and the mangled name of each name expression that was asked for (NVRTC only)."""
 
     text: str
     names: dict[str, str] = field(default_factory=dict)
@@ -50,7 +50,6 @@ def nvrtc(
     given to ``Module.kernel``. ``options`` go to the compiler beside ``-lineinfo``, ``-std=c++17`` and the target.
     Raises CompileError with the compiler's log, ImportError if there is no NVRTC.
     """
-    library = _nvrtc()
     flags = [f"--gpu-architecture={target.replace('sm_', 'compute_')}", "-lineinfo"]
     flags += [f"-I{path}" for path in include] + list(options)
     if not any(flag.startswith("-std") for flag in flags):
@@ -58,26 +57,65 @@ def nvrtc(
     key = _key("nvrtc", nvrtc_version(), source, flags, names, _headers(source, flags))
 
     def build() -> Ptx:
-        program = ctypes.c_void_p()
-        _check(library, library.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"kernel.cu", 0, None, None))
-        try:
-            for name in names:
-                _check(library, library.nvrtcAddNameExpression(program, name.encode()))
-            encoded = [flag.encode() for flag in flags]
-            array = (ctypes.c_char_p * len(encoded))(*encoded)
-            if library.nvrtcCompileProgram(program, len(encoded), array):
-                log = _read(library, program, "nvrtcGetProgramLog")
-                raise CompileError(f"NVRTC {nvrtc_version()} refused the source with {' '.join(flags)}:\n{log}")
-            mangled = {}
-            for name in names:
-                lowered = ctypes.c_char_p()
-                _check(library, library.nvrtcGetLoweredName(program, name.encode(), ctypes.byref(lowered)))
-                mangled[name] = (lowered.value or b"").decode()
-            return Ptx(_read(library, program, "nvrtcGetPTX"), mangled)
-        finally:
-            library.nvrtcDestroyProgram(ctypes.byref(program))
+        ptx, mangled = _compile(source, flags, names, "nvrtcGetPTX")
+        return Ptx(ptx.decode().rstrip("\0"), mangled)
 
     return _cached(key, build, cache)
+
+
+def sass(
+    source: str,
+    *,
+    target: str = "sm_80",
+    options: Sequence[str] = (),
+    include: Sequence[str | Path] = (),
+    names: Sequence[str] = (),
+    cache: bool = True,
+) -> Ptx:
+    """What NVRTC, with the assembler in it, makes of a source for one chip, disassembled by nvdisasm.
+
+    Arguments are those of :func:`nvrtc`; the language has to be among the options. Raises CompileError with the
+    compiler's log, ImportError if NVRTC or nvdisasm is missing.
+    """
+    disassembler = _nvdisasm()
+    flags = [f"--gpu-architecture={target}", *(f"-I{path}" for path in include), *options]
+    version = subprocess.run([disassembler, "--version"], capture_output=True, text=True, check=True).stdout
+    key = _key("sass", nvrtc_version(), version, source, flags, names, _headers(source, flags))
+
+    def build() -> Ptx:
+        cubin, mangled = _compile(source, flags, names, "nvrtcGetCUBIN")
+        with tempfile.TemporaryDirectory() as directory:
+            file = Path(directory, "kernel.cubin")
+            file.write_bytes(cubin)
+            run = subprocess.run([disassembler, "-c", str(file)], capture_output=True, text=True)
+        if run.returncode:
+            raise CompileError(f"nvdisasm refused what NVRTC made with {' '.join(flags)}:\n{run.stderr}")
+        return Ptx(run.stdout, mangled)
+
+    return _cached(key, build, cache, folder="sass")
+
+
+def _compile(source: str, flags: Sequence[str], names: Sequence[str], result: str) -> tuple[bytes, dict[str, str]]:
+    """Compile with NVRTC: what its function ``result`` gets, and the mangled name of each name expression."""
+    library = _nvrtc()
+    program = ctypes.c_void_p()
+    _check(library, library.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"kernel.cu", 0, None, None))
+    try:
+        for name in names:
+            _check(library, library.nvrtcAddNameExpression(program, name.encode()))
+        encoded = [flag.encode() for flag in flags]
+        array = (ctypes.c_char_p * len(encoded))(*encoded)
+        if library.nvrtcCompileProgram(program, len(encoded), array):
+            log = _read(library, program, "nvrtcGetProgramLog").decode().rstrip("\0")
+            raise CompileError(f"NVRTC {nvrtc_version()} refused the source with {' '.join(flags)}:\n{log}")
+        mangled = {}
+        for name in names:
+            lowered = ctypes.c_char_p()
+            _check(library, library.nvrtcGetLoweredName(program, name.encode(), ctypes.byref(lowered)))
+            mangled[name] = (lowered.value or b"").decode()
+        return _read(library, program, result), mangled
+    finally:
+        library.nvrtcDestroyProgram(ctypes.byref(program))
 
 
 def nvcc(
@@ -123,6 +161,15 @@ def nvrtc_missing() -> str | None:
     return None
 
 
+def sass_missing() -> str | None:
+    """Why kernels cannot be compiled to SASS, or None."""
+    try:
+        _nvdisasm()
+    except ImportError as error:
+        return str(error)
+    return nvrtc_missing()
+
+
 def nvcc_missing() -> str | None:
     """Why nvcc cannot be used, or None."""
     return None if shutil.which("nvcc") else "nvcc is not on PATH: install the CUDA toolkit"
@@ -148,12 +195,17 @@ def _nvrtc() -> ctypes.CDLL:
     raise ImportError("libnvrtc is not installed: pip install nvidia-cuda-nvrtc")
 
 
+def _wheels() -> list[Path]:
+    """Where NVIDIA's pip wheels lie."""
+    wheels = importlib.util.find_spec("nvidia")
+    return [Path(root) for root in (wheels.submodule_search_locations or [])] if wheels else []
+
+
 def _nvrtc_libraries() -> list[Path | str]:
     """Those of pip wheels first (nvidia/cu13/lib, nvidia/cuda_nvrtc/lib), then what the loader finds by itself."""
     found: list[Path | str] = []
-    wheels = importlib.util.find_spec("nvidia")
-    for root in (wheels.submodule_search_locations or []) if wheels else []:
-        found += sorted(Path(root).glob("*/lib/libnvrtc.so.*"), reverse=True)
+    for root in _wheels():
+        found += sorted(root.glob("*/lib/libnvrtc.so.*"), reverse=True)
     return [*found, "libnvrtc.so", "libnvrtc.so.13", "libnvrtc.so.12"]
 
 
@@ -162,12 +214,22 @@ def _check(library: ctypes.CDLL, result: int) -> None:
         raise CompileError(f"NVRTC failed: {library.nvrtcGetErrorString(result).decode()}")
 
 
-def _read(library: ctypes.CDLL, program: ctypes.c_void_p, what: str) -> str:
+def _read(library: ctypes.CDLL, program: ctypes.c_void_p, what: str) -> bytes:
     size = ctypes.c_size_t()
     _check(library, getattr(library, f"{what}Size")(program, ctypes.byref(size)))
-    text = ctypes.create_string_buffer(size.value)
-    _check(library, getattr(library, what)(program, text))
-    return text.value.decode()
+    result = ctypes.create_string_buffer(size.value)
+    _check(library, getattr(library, what)(program, result))
+    return result.raw
+
+
+def _nvdisasm() -> str:
+    """The disassembler of the pip wheel (nvidia/cu13/bin), or the toolkit's."""
+    for root in _wheels():
+        for path in sorted(root.glob("*/bin/nvdisasm"), reverse=True):
+            return str(path)
+    if path := shutil.which("nvdisasm"):
+        return path
+    raise ImportError("nvdisasm is not installed: pip install nvidia-cuda-nvdisasm")
 
 
 def _headers(source: str, flags: Sequence[str]) -> dict[str, str]:
@@ -191,13 +253,13 @@ def _key(*parts: object) -> str:
     return hashlib.sha256(json.dumps(parts, default=list, sort_keys=True).encode()).hexdigest()
 
 
-def _cached(key: str, build: Callable[[], Ptx], cache: bool) -> Ptx:
+def _cached(key: str, build: Callable[[], Ptx], cache: bool, folder: str = "ptx") -> Ptx:
     if not cache:
         return build()
     root = os.environ.get("PYCONVX_CACHE_DIR") or Path(
         os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "pyconvx"
     )
-    path = Path(root, "ptx", f"{key}.json")
+    path = Path(root, folder, f"{key}.json")
     try:
         stored = json.loads(path.read_text())
         return Ptx(stored["text"], stored["names"])
