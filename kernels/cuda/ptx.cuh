@@ -47,9 +47,21 @@ __device__ inline void store_shared(unsigned shared, uint4 bits) {
                : "memory");
 }
 
+__device__ inline void store_shared(unsigned shared, uint2 bits) {
+  asm volatile("st.shared.v2.u32 [%0], {%1, %2};" ::"r"(shared), "r"(bits.x), "r"(bits.y) : "memory");
+}
+
 __device__ inline unsigned load_shared(unsigned shared) {
   unsigned bits;
   asm volatile("ld.shared.u32 %0, [%1];" : "=r"(bits) : "r"(shared));
+  return bits;
+}
+
+__device__ inline uint4 load_shared_16(unsigned shared) {
+  uint4 bits;
+  asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(bits.x), "=r"(bits.y), "=r"(bits.z), "=r"(bits.w)
+               : "r"(shared));
   return bits;
 }
 
@@ -67,6 +79,14 @@ __device__ inline void store_global(void* global, uint2 bits) {
                : "memory");
 }
 
+// The same under a predicate, rather than behind a branch.
+__device__ inline void store_global(void* global, uint4 bits, bool keep) {
+  asm volatile("{ .reg .pred keep; setp.ne.u32 keep, %5, 0;\n"
+               "  @keep st.global.v4.u32 [%0], {%1, %2, %3, %4}; }" ::"l"(__cvta_generic_to_global(global)),
+               "r"(bits.x), "r"(bits.y), "r"(bits.z), "r"(bits.w), "r"(static_cast<unsigned>(keep))
+               : "memory");
+}
+
 // ---------------------------------------------------------------------------------------------------------
 // Matrices. ldmatrix_x4 reads four 8 x 8 matrices of 16-bit elements, whose rows are the 16 bytes that lanes
 // 0-7, 8-15, 16-23 and 24-31 point to; lane l gets, of each, columns 2(l % 4) and 2(l % 4) + 1 of row l / 4.
@@ -77,27 +97,33 @@ __device__ inline void ldmatrix_x4(unsigned (&to)[4], unsigned shared) {
                : "r"(shared));
 }
 
-// sum (16 x 8, f32) += a (16 x k) times b (k x 8, by columns)
+// sum (16 x 8, f32) = start + a (16 x k) times b (k x 8, by columns)
 
-__device__ inline void mma_m16n8k16_f16(float (&sum)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+__device__ inline void mma_m16n8k16_f16(float (&sum)[4], const unsigned (&a)[4], unsigned b0, unsigned b1,
+                                        const float (&start)[4]) {
   asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
-               "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-               : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+               "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%10, %11, %12, %13};"
+               : "=f"(sum[0]), "=f"(sum[1]), "=f"(sum[2]), "=f"(sum[3])
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "f"(start[0]), "f"(start[1]),
+                 "f"(start[2]), "f"(start[3]));
 }
 
-__device__ inline void mma_m16n8k16_bf16(float (&sum)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+__device__ inline void mma_m16n8k16_bf16(float (&sum)[4], const unsigned (&a)[4], unsigned b0, unsigned b1,
+                                         const float (&start)[4]) {
   asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
-               "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-               : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+               "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%10, %11, %12, %13};"
+               : "=f"(sum[0]), "=f"(sum[1]), "=f"(sum[2]), "=f"(sum[3])
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "f"(start[0]), "f"(start[1]),
+                 "f"(start[2]), "f"(start[3]));
 }
 
-__device__ inline void mma_m16n8k8_tf32(float (&sum)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+__device__ inline void mma_m16n8k8_tf32(float (&sum)[4], const unsigned (&a)[4], unsigned b0, unsigned b1,
+                                        const float (&start)[4]) {
   asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
-               "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-               : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+               "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%10, %11, %12, %13};"
+               : "=f"(sum[0]), "=f"(sum[1]), "=f"(sum[2]), "=f"(sum[3])
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "f"(start[0]), "f"(start[1]),
+                 "f"(start[2]), "f"(start[3]));
 }
 
 // ---------------------------------------------------------------------------------------------------------
@@ -107,6 +133,24 @@ __device__ inline float max_nan_f32(float x, float y) {
   float larger;
   asm("max.NaN.f32 %0, %1, %2;" : "=f"(larger) : "f"(x), "f"(y));
   return larger;
+}
+
+// Of two halves each.
+__device__ inline unsigned max_nan_f16x2(unsigned x, unsigned y) {
+  unsigned larger;
+  asm("max.NaN.f16x2 %0, %1, %2;" : "=r"(larger) : "r"(x), "r"(y));
+  return larger;
+}
+
+__device__ inline unsigned max_nan_bf16x2(unsigned x, unsigned y) {
+  unsigned larger;
+  asm("max.NaN.bf16x2 %0, %1, %2;" : "=r"(larger) : "r"(x), "r"(y));
+  return larger;
+}
+
+// 32 bits of high:low, from bit `shift` on.
+__device__ inline unsigned funnel_shift_right(unsigned low, unsigned high, unsigned shift) {
+  return __funnelshift_r(low, high, shift);
 }
 
 __device__ inline float cvt_f32_f16(unsigned short bits) {

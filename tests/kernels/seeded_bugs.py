@@ -14,6 +14,8 @@ FFMA = dict(n=1, c=12, h=13, w=7, k=72, **SAME, stride=(2, 1), dtype=F32, tile="
 PLAIN = dict(n=2, c=6, h=9, w=8, k=10, groups=2, r=3, s=2, padding=(2, 1, 1, 0), dilation=(2, 1), dtype=F64)
 FEW_CHANNELS = dict(n=2, c=3, h=19, w=35, k=24, r=2, s=3, padding=(1, 0, 1, 1), stride=(2, 1))
 DEPTHWISE = dict(n=2, c=40, h=9, w=11, k=40, r=2, s=3, padding=(1, 0, 1, 1), groups=40, stride=(2, 1))
+STEM = dict(n=2, c=4, h=21, w=36, k=24, **SAME, stride=(2, 2), tile="8x16x32")
+DEPTHWISE_3X3 = dict(n=2, c=24, h=19, w=21, k=24, **SAME, groups=24, tile="16x16x32")
 
 # The kernel family that has to run it, the sizes of the convolution, and of the plan: tile, and blocks (instead
 # of as many as there are tiles).
@@ -33,6 +35,10 @@ PROBLEMS = {
     "plain, vectors": dict(family="fprop_plain", **{**PLAIN, "groups": 1}, residual=True, relu=True),
     "plain, NaN": dict(family="fprop_plain", **PLAIN, relu=True, nan=True),
     "few channels by one block": dict(family="fprop_few_channels", **FEW_CHANNELS, blocks=1),
+    "stem by one block": dict(family="fprop_few_channels", **STEM, blocks=1),
+    "stem": dict(family="fprop_few_channels", **STEM, bias=True),
+    "stem, NaN": dict(family="fprop_few_channels", **{**STEM, "padding": (0, 0, 0, 0)}, nan=True),
+    "depthwise 3x3 by one block": dict(family="fprop_depthwise", **DEPTHWISE_3X3, blocks=1),
     "depthwise": dict(family="fprop_depthwise", **DEPTHWISE),
     "transposes": dict(family="fprop_plain", **PLAIN, layout="nchw"),
     "transposes by one block": dict(family="fprop_plain", **{**PLAIN, "c": 70, "k": 2}, layout="nchw", blocks=1),
@@ -175,7 +181,7 @@ BUGS = {
         "division.cuh", "(static_cast<unsigned long long>(x) * multiplier)", "0ull + x * multiplier",
         "tensor core", "numbers",
     ),
-    "ReLU drops NaN": Bug("ptx.cuh", "max.NaN.f32", "max.f32", "tensor core, NaN", "numbers"),
+    "ReLU drops NaN": Bug("ptx.cuh", "max.NaN.f16x2", "max.f16x2", "tensor core, NaN", "numbers"),
     "ReLU drops NaN in f64": Bug(
         "device.cuh", "return x < y ? y : x;", "return x > y ? x : y;", "plain, NaN", "numbers"
     ),
@@ -213,6 +219,34 @@ BUGS = {
     "ffma: pixels stored in the order of registers": Bug(
         "conv/fprop_ffma.cuh", "i / 4 * 16 + i % 4", "i", "ffma", "numbers"
     ),
+    # --- fprop_few_channels.cuh
+    "stem: what is no tap is not replaced": Bug(
+        "conv/fprop_few_channels.cuh", "to[2 * half] & mask | ones;", "to[2 * half];", "stem, NaN", "numbers"
+    ),
+    "stem: the tap of ones on the other side": Bug(
+        "conv/fprop_few_channels.cuh", "first ? one_if_second_ : second ? one_if_first_ : 0u",
+        "first ? one_if_first_ : second ? one_if_second_ : 0u", "stem", "numbers",
+    ),
+    "stem: operands of another row": Bug(
+        "conv/fprop_few_channels.cuh", "pixels[i][step][x] = pixels[i + 1][step][x];",
+        "pixels[i][step][x] = pixels[i][step][x];", "stem", "numbers",
+    ),
+    "stem: a row of filters is another's": Bug(
+        "conv/fprop_few_channels.cuh", "(r * STEPS + step) * 32", "(step * R + r) * 32 + 32", "stem", "numbers"
+    ),
+    "stem: a pass short": Bug(
+        "conv/fprop_few_channels.cuh", "i < PASSES; ++i, from += step", "i < PASSES - 1; ++i, from += step",
+        "stem", "numbers",
+    ),
+    # --- fprop_depthwise.cuh
+    "depthwise: the other columns a pass short": Bug(
+        "conv/fprop_depthwise.cuh", "i < OTHER_PASSES; ++i) { const int row", "i < 1; ++i) { const int row",
+        "depthwise 3x3 by one block", "uninitialised-shared",
+    ),
+    "depthwise: the row below is the image's first": Bug(
+        "conv/fprop_depthwise.cuh", "at.q = 0, at.p += P;", "at.q = 0, at.p += Q / 2;",
+        "depthwise 3x3 by one block", "numbers",
+    ),
     # --- fprop_plain.cuh
     "plain: one row below the image": Bug(
         "conv/fprop_plain.cuh", "h >= args.h", "h > args.h", "plain", "out-of-bounds"
@@ -244,8 +278,7 @@ BUGS = {
         "conv/epilogue.cuh", "(args_.residual) + at", "(args_.residual)", "plain, epilogue", "numbers"
     ),
     "residual after ReLU": Bug(
-        "conv/epilogue.cuh", "x[v] = larger_or_nan(x[v], floor); *reinterpret_cast<uint4*>(output)",
-        "x[v] = x[v]; *reinterpret_cast<uint4*>(output)", "plain, vectors", "numbers",
+        "conv/epilogue.cuh", "x[v] += added[v];", "x[v] = floor.of(x[v]) + added[v];", "plain, vectors", "numbers",
     ),
     "a filter too many": Bug(
         "conv/epilogue.cuh", "if (v < count_)", "if (v <= count_)", "plain, epilogue", "out-of-bounds"
@@ -277,7 +310,9 @@ BUGS = {
 BARRIERS = {
     "conv/fprop_tensor_core.cuh": ["tensor core"],
     "conv/fprop_ffma.cuh": ["ffma, two warps"],
-    "conv/fprop_few_channels.cuh": ["few channels by one block"],
-    "conv/fprop_depthwise.cuh": ["depthwise"],
+    "conv/fprop_few_channels.cuh": ["stem by one block"],
+    "conv/fprop_few_channels_any.cuh": ["few channels by one block"],
+    "conv/fprop_depthwise.cuh": ["depthwise 3x3 by one block"],
+    "conv/fprop_depthwise_any.cuh": ["depthwise"],
     "conv/transpose.cuh": ["transposes by one block"],
 }

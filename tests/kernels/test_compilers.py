@@ -29,6 +29,7 @@ CASES = {
     "tf32": dict(n=1, c=40, h=9, w=8, k=40, r=3, s=3, padding=SAME, dtype=F32, tf32=True),
     "ffma": dict(n=1, c=40, h=9, w=8, k=40, r=3, s=3, padding=SAME, dtype=F32),
     "few channels": dict(n=1, c=3, h=21, w=20, k=40, r=7, s=7, padding=(3, 3, 3, 3), stride=(2, 2), dtype=F16),
+    "stem": dict(n=1, c=3, h=21, w=21, k=40, r=5, s=5, padding=(2, 2, 2, 2), dtype=BF16),
     "depthwise": dict(n=1, c=40, h=9, w=8, k=40, r=3, s=3, padding=SAME, groups=40, dtype=F16),
     "plain": dict(n=1, c=10, h=6, w=5, k=9, r=3, s=3, padding=SAME, dtype=F64),
     "NCHW": dict(n=1, c=16, h=6, w=5, k=24, r=3, s=3, padding=SAME, dtype=F16, layout="nchw"),
@@ -104,9 +105,9 @@ def test_plans_ahead_of_time_keep_to_what_is_compiled():
     assert {name.partition("<")[0] for name in seen} == families
 
 
-@pytest.mark.parametrize("name", ["3x3", "any window", "odd channels", "tf32", "few channels", "depthwise"])
+@pytest.mark.parametrize("name", ["3x3", "any window", "odd channels", "tf32", "few channels", "stem", "depthwise"])
 def test_kernels_ahead_of_time_give_the_same_bits(name):
-    case = Case(**CASES[name], integers=False)
+    case = Case(**CASES[name], integers=False, bias=True)
     general, special = case.plan(ahead_of_time=True), case.plan()
     assert names(general) <= {kernel.name for kernel in _C.ahead_of_time_kernels()}
     assert torch.equal(run_case(case, general), run_case(case, special))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 
@@ -9,6 +11,7 @@ from kernels.convolution import Case
 from kernels.harness import ORDERS
 
 F16, BF16, F32, F64 = torch.float16, torch.bfloat16, torch.float32, torch.float64
+slow = pytest.mark.skipif(not os.environ.get("PYCONVX_SLOW"), reason="takes minutes; set PYCONVX_SLOW=1 to run it")
 
 # n, c, h, w, k, r, s and what differs from a plain convolution. Sizes leave partial tiles everywhere, and are large
 # enough that every thread of the largest tiles copies something that matters.
@@ -35,19 +38,26 @@ GEOMETRY = {
     "channels by 4": dict(n=1, c=36, h=8, w=9, k=20, r=3, s=3, padding=(1, 1, 1, 1)),
 }
 FEW_CHANNELS = {
+    # Of 3 and 4 channels, by windows that have a kernel: even and odd widths, even and odd pads.
     "7x7 stride 2": dict(n=2, c=3, h=37, w=41, k=64, r=7, s=7, padding=(3, 3, 3, 3), stride=(2, 2)),
-    "3x3 stride 2": dict(n=2, c=3, h=35, w=33, k=40, r=3, s=3, padding=(0, 1, 0, 1), stride=(2, 2)),
+    "7x7 stride 2, 4 channels": dict(n=2, c=4, h=37, w=42, k=72, r=7, s=7, padding=(3, 2, 3, 2), stride=(2, 2)),
+    "3x3 stride 2": dict(n=2, c=3, h=35, w=38, k=40, r=3, s=3, padding=(0, 1, 0, 1), stride=(2, 2)),
     "3x3": dict(n=1, c=4, h=18, w=33, k=72, r=3, s=3, padding=(1, 1, 1, 1)),
+    "5x5": dict(n=2, c=3, h=28, w=28, k=6, r=5, s=5, padding=(2, 2, 2, 2)),
+    "11x11 stride 4": dict(n=1, c=3, h=63, w=68, k=64, r=11, s=11, padding=(2, 2, 2, 2), stride=(4, 4)),
+    # By any other.
     "5x5, one channel": dict(n=2, c=1, h=28, w=28, k=6, r=5, s=5, padding=(2, 2, 2, 2)),
-    "11x11 stride 4": dict(n=1, c=3, h=63, w=67, k=64, r=11, s=11, padding=(2, 2, 2, 2), stride=(4, 4)),
     "any window": dict(n=2, c=2, h=28, w=19, k=70, r=2, s=6, padding=(2, 1, 0, 3), dilation=(3, 2), stride=(2, 3)),
+    "dilation": dict(n=1, c=3, h=20, w=21, k=16, r=3, s=3, padding=(2, 2, 2, 2), dilation=(2, 2)),
     "1x1": dict(n=1, c=4, h=9, w=20, k=8, r=1, s=1),
 }
 DEPTHWISE = {
-    "3x3": dict(n=2, c=40, h=9, w=11, k=40, r=3, s=3, padding=(1, 1, 1, 1), groups=40),
-    "3x3 stride 2": dict(n=2, c=72, h=10, w=11, k=72, r=3, s=3, padding=(0, 1, 0, 1), groups=72, stride=(2, 2)),
+    "3x3": dict(n=2, c=40, h=19, w=21, k=40, r=3, s=3, padding=(1, 1, 1, 1), groups=40),
+    "3x3 stride 2": dict(n=2, c=72, h=20, w=35, k=72, r=3, s=3, padding=(0, 1, 0, 1), groups=72, stride=(2, 2)),
     "5x5": dict(n=1, c=24, h=19, w=13, k=24, r=5, s=5, padding=(1, 2, 1, 3), groups=24),
     "7x7": dict(n=1, c=32, h=13, w=14, k=32, r=7, s=7, padding=(3, 3, 3, 3), groups=32),
+    "5x5 stride 2": dict(n=1, c=24, h=19, w=21, k=24, r=5, s=5, padding=(2, 2, 2, 2), groups=24, stride=(2, 2)),
+    "any window": dict(n=1, c=24, h=12, w=13, k=24, r=2, s=5, padding=(1, 0, 2, 3), groups=24, dilation=(2, 1)),
     "odd channels": dict(n=1, c=11, h=9, w=13, k=11, r=3, s=3, padding=(1, 1, 1, 1), groups=11),
     "multiplier": dict(n=2, c=10, h=9, w=13, k=30, r=3, s=2, groups=10, dilation=(1, 2), stride=(2, 1)),
 }
@@ -102,15 +112,22 @@ def test_geometry_tf32(problem):
 
 @pytest.mark.parametrize("problem", cases(FEW_CHANNELS, (F16, BF16)))
 def test_few_channels(problem):
-    case = Case(**problem)
+    case = Case(**problem, bias=True)
     assert case.plan().family == "fprop_few_channels"
+    case.check(case.plan())
+
+
+@pytest.mark.parametrize("name", ["7x7 stride 2", *(pytest.param(name, marks=slow) for name in FEW_CHANNELS)])
+def test_few_channels_in_every_tile(name):
+    case = Case(**FEW_CHANNELS[name], bias=True, relu=True)
+    assert len(tiles(case)) > 1
     for tile in tiles(case):
         case.check(case.plan(tile=tile))
 
 
 @pytest.mark.parametrize("problem", cases(FEW_CHANNELS, (F32,)))
 def test_few_channels_tf32(problem):
-    case = Case(**problem, tf32=True)
+    case = Case(**problem, tf32=True, bias=True)
     case.check(case.plan())
 
 
@@ -124,9 +141,24 @@ def test_few_channels_in_blocks_that_walk():
 
 @pytest.mark.parametrize("problem", cases(DEPTHWISE, (F16, BF16, F32)))
 def test_depthwise(problem):
-    case = Case(**problem)
+    case = Case(**problem, bias=True)
     assert case.plan().family == "fprop_depthwise"
     case.check(case.plan())
+
+
+@pytest.mark.parametrize("name", ["3x3", "3x3 stride 2", *(pytest.param(name, marks=slow) for name in DEPTHWISE)])
+def test_depthwise_in_every_tile(name):
+    case = Case(**DEPTHWISE[name], bias=True, relu=True)
+    for tile in tiles(case) or [""]:
+        case.check(case.plan(tile=tile))
+
+
+def test_depthwise_in_blocks_that_walk():
+    """More tiles than blocks, also from one image to the next."""
+    case = Case(n=40, c=8, h=19, w=17, k=8, r=3, s=3, padding=(1, 1, 1, 1), groups=8)
+    plan = case.plan("l4", tile="16x16x32")
+    assert plan.launches[0].grid[0] < 40 * 2 * 2
+    case.check(plan)
 
 
 @pytest.mark.parametrize("problem", cases({**GEOMETRY, **DEPTHWISE}, (F64,)))

@@ -17,8 +17,10 @@ PROBLEMS = {
     "1x1": dict(c=200, h=6, w=7, k=72, r=1, s=1, dtype=BF16),
     "tf32": dict(c=52, h=6, w=7, k=72, r=3, s=3, padding=(1, 1, 1, 1), dtype=F32, tf32=True),
     "ffma": dict(c=52, h=6, w=7, k=72, r=3, s=3, padding=(1, 1, 1, 1), dtype=F32),
-    "few channels": dict(c=3, h=21, w=20, k=72, r=7, s=7, padding=(3, 3, 3, 3), stride=(2, 2), dtype=F16),
-    "depthwise": dict(c=40, h=9, w=9, k=40, r=5, s=5, padding=(2, 2, 2, 2), groups=40, dtype=F16),
+    "few channels": dict(c=3, h=21, w=20, k=72, r=3, s=3, padding=(1, 1, 1, 1), stride=(2, 2), dtype=F16, bias=True),
+    "few channels, any window": dict(c=2, h=21, w=20, k=72, r=5, s=4, padding=(1, 1, 1, 1), dtype=BF16, bias=True),
+    "few channels, tf32": dict(c=4, h=9, w=9, k=40, r=3, s=3, padding=(1, 1, 1, 1), dtype=F32, tf32=True, bias=True),
+    "depthwise": dict(c=40, h=9, w=9, k=40, r=5, s=5, padding=(2, 2, 2, 2), groups=40, dtype=F16, bias=True),
     "plain": dict(c=24, h=6, w=7, k=10, r=3, s=3, padding=(1, 1, 1, 1), dtype=F64),
 }
 
@@ -37,7 +39,7 @@ def test_batches(problem):
     together = case.run()
     for first, images in [(0, 1), (1, 3), (4, 1)]:
         part = Case(n=images, **problem, integers=False)
-        part.input, part.filter = case.input[first : first + images], case.filter
+        part.input, part.filter, part.bias = case.input[first : first + images], case.filter, case.bias
         assert torch.equal(part.run(), together[first : first + images])
 
 

@@ -33,13 +33,42 @@ def test_aligned_tensor_core_kernels_copy_by_16_bytes():
     assert count.opcode("ld.global").warp_instructions == count.opcode("cp.async.ca").warp_instructions == 0
 
 
-def test_few_channels():
-    case = Case(n=1, c=4, h=32, w=64, k=64, r=7, s=7, padding=(3, 3, 3, 3), stride=(2, 2))
-    (count,) = counts(case, "8x16x64")
-    for operands in count.opcode("ldmatrix"), count.opcode("ld.shared"):
-        assert operands.wavefronts == operands.ideal_wavefronts > 0
+@pytest.mark.parametrize("c, r, stride, tile", [(4, 7, 2, "16x16x64"), (3, 3, 2, "8x16x32"), (3, 3, 1, "8x16x64")])
+def test_few_channels(c, r, stride, tile):
+    pad, k = r // 2, int(tile.split("x")[2])
+    case = Case(n=1, c=c, h=64, w=64, k=k, r=r, s=r, padding=(pad,) * 4, stride=(stride,) * 2)
+    (count,) = counts(case, tile)
+    operands, copies = count.opcode("ldmatrix"), count.opcode("cp.async.cg")
+    assert operands.wavefronts == operands.ideal_wavefronts > 0
+    assert count.opcode("ld.shared").warp_instructions == 0
+    assert copies.wavefronts == copies.ideal_wavefronts and (copies.warp_instructions > 0) == (c == 4)
+    output = (64 // stride) ** 2 * k * 2
     stores = count.opcode("st.global")
-    assert stores.sectors * 32 == stores.bytes_asked == 16 * 32 * 64 * 2
+    assert stores.sectors * 32 == stores.bytes_asked == output
+    assert copies.sectors * 32 <= 1.6 * 64 * 64 * 4 * 2
+
+
+@pytest.mark.parametrize("tile", ["", "all"])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_depthwise(dtype, stride, tile):
+    """At most 1.2 times the bytes of input and output, and no bank conflicts."""
+    c, size = 64, 56
+    case = Case(n=1, c=c, h=size, w=size, k=c, r=3, s=3, padding=(1,) * 4, groups=c, stride=(stride,) * 2, dtype=dtype)
+    tiles = [candidate.tile for candidate in case.plan().candidates] if tile else [""]
+    if tile and (dtype, stride) != (torch.float16, 1):
+        pytest.skip("every tile once")
+    for tile in tiles:
+        (count,) = counts(case, tile)
+        for name in "ld.shared", "cp.async.cg":
+            assert count.opcode(name).wavefronts == count.opcode(name).ideal_wavefronts > 0, (name, tile)
+        input, output = (c * pixels * dtype.itemsize for pixels in (size**2, (size // stride) ** 2))
+        stores = count.opcode("st.global")
+        assert stores.sectors * 32 == stores.bytes_asked == output, tile
+        copies = count.opcode("cp.async.cg")
+        assert copies.sectors * 32 == copies.bytes_asked, tile
+        moved = 32 * sum(count.opcode(name).sectors for name in ("ld.global", "cp.async", "st.global"))
+        assert moved <= 1.2 * (input + output) or tile, (moved / (input + output), tile)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])

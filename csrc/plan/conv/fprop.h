@@ -45,11 +45,11 @@ public:
 
   // The tile that was asked for, or the one with the best rating; null if none can run, and `no_tile` says
   // so.
-  template <class Rate>
-  const TileShape* choose(const std::vector<TileShape>& tiles, Rate rate) {
-    const TileShape* best = nullptr;
+  template <class Tile, class Rate>
+  const Tile* choose(const std::vector<Tile>& tiles, Rate rate) {
+    const Tile* best = nullptr;
     double least = 0;
-    for (const TileShape& tile : tiles) {
+    for (const Tile& tile : tiles) {
       const Candidate candidate = rate(tile);
       if (candidate.blocks_per_sm < 1) continue;
       plan.candidates.push_back(candidate);
@@ -102,7 +102,7 @@ void list_fprop_depthwise(std::vector<Kernel>&);
 void list_fprop_plain(std::vector<Kernel>&);
 
 // What blocks of the families that keep a window's worth in shared memory need of it.
-int64_t few_channels_shared_bytes(const Conv2dProblem&, int filters);
+int64_t few_channels_shared_bytes(const Conv2dProblem&);  // in the smallest tile
 int64_t depthwise_shared_bytes(const Conv2dProblem&);
 
 }  // namespace pyconvx

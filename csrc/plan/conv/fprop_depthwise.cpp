@@ -1,4 +1,6 @@
-#include "plan/conv/fprop.h"
+// Depthwise. Two kernels: one for common windows of one filter a channel, in whole vectors, and one for any.
+// Their order of summation is the same.
+#include "plan/conv/rating.h"
 #include "plan/conv_arguments.h"
 
 #include <algorithm>
@@ -6,29 +8,98 @@
 namespace pyconvx {
 namespace {
 
-// A block: 256 threads, each with a vector of channels of 4 pixels in a row.
-constexpr int kVectors = 4, kRun = 4, kThreads = 256;
+// p x q pixels of `vectors` times 16 bytes of channels; a thread has one vector of 2 x 4 pixels.
+struct DepthwiseTile {
+  int p, q, vectors;
 
-// The window and stride that the kernel has as constants: {R and S, stride}, or zeros.
-std::array<int64_t, 2> constant_window(const Conv2dProblem& x) {
-  const bool square = x.r == x.s && x.stride_h == x.stride_w && x.dilation_h == 1 && x.dilation_w == 1;
-  const bool constant = square && (x.r == 3 || x.r == 5 || x.r == 7) && x.stride_h <= 2;
-  return constant ? std::array<int64_t, 2>{x.r, x.stride_h} : std::array<int64_t, 2>{0, 0};
+  int threads() const { return p / 2 * (q / 4) * vectors; }
+  int channels(const Conv2dProblem& x) const { return vectors * (16 / element_bytes(x.dtype)); }
+};
+
+std::vector<DepthwiseTile> tiles(int64_t stride) {
+  if (stride == 1) return {{16, 16, 4}, {8, 16, 8}, {8, 8, 16}};
+  return {{8, 16, 4}, {8, 8, 8}, {8, 8, 4}};
 }
 
-Kernel kernel_of(const char* element, std::array<int64_t, 2> window, bool wide) {
-  return {text("pyconvx::fprop_depthwise<", element, ", ", window[0], ", ", window[0], ", ", window[1], ", ",
-               wide ? "true" : "false", ">"),
+bool is_common(const Conv2dProblem& x) {
+  const bool square = x.r == x.s && x.stride_h == x.stride_w && x.dilation_h == 1 && x.dilation_w == 1;
+  return square && (x.r == 3 || x.r == 5 || x.r == 7) && x.stride_h <= 2 && x.k == x.c;
+}
+
+// As fprop_depthwise.cuh derives it.
+int64_t patch_bytes(const DepthwiseTile& tile, const Conv2dProblem& x) {
+  const int64_t rows = (tile.p - 1) * x.stride_h + x.r;
+  const int64_t columns = ((tile.q - 1) * x.stride_w + x.s + 1) / 2 * 2;
+  return rows * (columns * tile.vectors * 16 + (tile.vectors == 4 ? 32 / x.stride_h : 0));
+}
+
+int shared_bytes(const DepthwiseTile& tile, const Conv2dProblem& x) {
+  return static_cast<int>((x.r * x.s + 1) * tile.channels(x) * 4 + 2 * patch_bytes(tile, x));
+}
+
+// A tile takes as long as the slower of its bytes' way and its instructions: for each of a thread's 8 outputs
+// one for every multiplication, and some 60.
+Candidate rate_tile(const DepthwiseTile& tile, const Conv2dProblem& x, const Device& device) {
+  const int shared = shared_bytes(tile, x), v = 16 / element_bytes(x.dtype);
+  const double instructions = 8.0 * (static_cast<double>(x.r * x.s) * v + 60) * tile.threads() / 32;
+  const double bytes = static_cast<double>(patch_bytes(tile, x)) + tile.p * tile.q * tile.vectors * 16.0;
+  const double clocks = std::max(instructions / 4, bytes / kL2BytesPerClock);
+  const int resident =
+      shared > device.shared_per_block ? 0 : resident_blocks(tile.threads(), 168, shared, device);
+  const int64_t tiles =
+      x.n * ceil_div(x.p(), tile.p) * ceil_div(x.q(), tile.q) * ceil_div(x.k, tile.channels(x));
+  const int64_t slots = static_cast<int64_t>(device.sms) * std::max(resident, 1);
+  Candidate candidate;
+  candidate.tile = text(tile.p, "x", tile.q, "x", tile.channels(x));
+  candidate.blocks_per_sm = resident;
+  candidate.waves = static_cast<double>(tiles) / static_cast<double>(slots);
+  candidate.clocks = static_cast<double>(ceil_div(tiles, device.sms)) * clocks;
+  return candidate;
+}
+
+Kernel common_kernel(const char* element, const DepthwiseTile& tile, int64_t window, int64_t stride) {
+  return {text("pyconvx::fprop_depthwise<pyconvx::DepthwiseTile<", element, ", ", tile.p, ", ", tile.q, ", ",
+               tile.vectors, ", ", window, ", ", window, ", ", stride, ">>"),
           "conv/fprop_depthwise.cuh"};
+}
+
+// The other kernel. A block: 256 threads, each with a vector of channels of 4 pixels in a row.
+constexpr int kVectors = 4, kRun = 4, kThreads = 256;
+
+Kernel any_kernel(const char* element, bool wide) {
+  return {text("pyconvx::fprop_depthwise_any<", element, ", ", wide ? "true" : "false", ">"),
+          "conv/fprop_depthwise_any.cuh"};
+}
+
+std::string plan_common(FpropPlanner& planner, Conv2dArguments args) {
+  const Conv2dProblem& x = planner.x;
+  const Device& device = planner.device;
+  const std::vector<DepthwiseTile> all = tiles(x.stride_h);
+  const DepthwiseTile* tile =
+      planner.choose(all, [&](const DepthwiseTile& tile) { return rate_tile(tile, x, device); });
+  if (!tile) return planner.no_tile();
+  const int64_t filter_tiles = ceil_div(x.k, tile->channels(x));
+  args.by_filter_tiles = division_by(static_cast<unsigned>(filter_tiles));
+  // As many blocks as are resident at once: each keeps its channels and walks over tiles of pixels.
+  const int64_t resident = rate_tile(*tile, x, device).blocks_per_sm * device.sms;
+  const auto blocks = [&](Conv2dArguments& args) {
+    set_pixel_tiles(args, tile->p, tile->q);
+    return std::min<int64_t>(args.tiles, std::max<int64_t>(1, resident / filter_tiles)) * filter_tiles;
+  };
+  planner.add_launches(common_kernel(element_name(x.dtype), *tile, x.r, x.stride_h), args, blocks,
+                       tile->threads(), shared_bytes(*tile, x), planner.images_in_31_bits());
+  return {};
 }
 
 }  // namespace
 
-// Ahead of time: 3x3 for whole vectors of channels, and any window.
+// Ahead of time: 3x3 of every stride, and any window.
 void list_fprop_depthwise(std::vector<Kernel>& kernels) {
   for (const char* element : {"pyconvx::f16", "pyconvx::bf16", "pyconvx::f32"}) {
-    for (int64_t stride : {1, 2}) kernels.push_back(kernel_of(element, {3, stride}, true));
-    for (bool wide : {false, true}) kernels.push_back(kernel_of(element, {0, 0}, wide));
+    for (int64_t stride : {1, 2})
+      for (const DepthwiseTile& tile : tiles(stride))
+        kernels.push_back(common_kernel(element, tile, 3, stride));
+    for (bool wide : {false, true}) kernels.push_back(any_kernel(element, wide));
   }
 }
 
@@ -40,19 +111,17 @@ std::string plan_fprop_depthwise(FpropPlanner& planner) {
   const Conv2dProblem& x = planner.x;
   planner.plan.family = "fprop_depthwise";
   Conv2dArguments args = planner.arguments();
-  const int channels = kVectors * (16 / planner.bytes), runs = kThreads / kVectors;
   args.vector_output = common_vector(x.k, planner.bytes, planner.options.alignment) == 16;
-  args.by_filter_tiles = division_by(static_cast<unsigned>(ceil_div(x.k, channels)));
   const bool wide = x.k == x.c && args.vector_output;
-  std::array<int64_t, 2> window = constant_window(x);
-  if (planner.options.ahead_of_time && (!wide || window[0] != 3)) window = {0, 0};
-  const Kernel kernel = kernel_of(element_name(x.dtype), window, wide);
+  if (wide && is_common(x) && (x.r == 3 || !planner.options.ahead_of_time)) return plan_common(planner, args);
+  const int channels = kVectors * (16 / planner.bytes), runs = kThreads / kVectors;
+  args.by_filter_tiles = division_by(static_cast<unsigned>(ceil_div(x.k, channels)));
   const auto blocks = [&](Conv2dArguments& args) {
     set_pixel_tiles(args, 1, kRun);
     return ceil_div(args.tiles, runs) * args.by_filter_tiles.divisor;
   };
-  planner.add_launches(kernel, args, blocks, kThreads, static_cast<int>(depthwise_shared_bytes(x)),
-                       planner.images_in_31_bits());
+  planner.add_launches(any_kernel(element_name(x.dtype), wide), args, blocks, kThreads,
+                       static_cast<int>(depthwise_shared_bytes(x)), planner.images_in_31_bits());
   return {};
 }
 

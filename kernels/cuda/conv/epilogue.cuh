@@ -17,20 +17,82 @@
 
 namespace pyconvx {
 
+// ReLU and the rounding to a vector of elements. Rounding keeps the order, so 16-bit elements are compared
+// behind it, in pairs. The floor without ReLU is -inf; NaN is kept.
+template <class Element>
+class Floor {
+  using Number = Accumulator<Element>;
+
+public:
+  __device__ explicit Floor(bool relu) : floor_(relu ? Number(0) : -Number(__int_as_float(0x7f800000))) {}
+
+  __device__ Number of(Number x) const { return larger_or_nan(x, floor_); }
+
+  __device__ uint4 pack(Number (&x)[kVector<Element>]) const {
+#pragma unroll
+    for (int v = 0; v < kVector<Element>; ++v) x[v] = of(x[v]);
+    return pyconvx::pack(x, Element{});
+  }
+
+private:
+  Number floor_;
+};
+
+template <>
+class Floor<f16> {
+public:
+  __device__ explicit Floor(bool relu) : floor_(relu ? 0 : 0xfc00fc00) {}
+
+  __device__ float of(float x) const { return floor_ ? x : larger_or_nan(x, 0.0f); }
+
+  __device__ uint4 pack(const float (&x)[8]) const {
+    const uint4 bits = pyconvx::pack(x, f16{});
+    return {ptx::max_nan_f16x2(bits.x, floor_), ptx::max_nan_f16x2(bits.y, floor_),
+            ptx::max_nan_f16x2(bits.z, floor_), ptx::max_nan_f16x2(bits.w, floor_)};
+  }
+
+private:
+  unsigned floor_;  // a pair of them
+};
+
+template <>
+class Floor<bf16> {
+public:
+  __device__ explicit Floor(bool relu) : floor_(relu ? 0 : 0xff80ff80) {}
+
+  __device__ float of(float x) const { return floor_ ? x : larger_or_nan(x, 0.0f); }
+
+  __device__ uint4 pack(const float (&x)[8]) const {
+    const uint4 bits = pyconvx::pack(x, bf16{});
+    return {ptx::max_nan_bf16x2(bits.x, floor_), ptx::max_nan_bf16x2(bits.y, floor_),
+            ptx::max_nan_bf16x2(bits.z, floor_), ptx::max_nan_bf16x2(bits.w, floor_)};
+  }
+
+private:
+  unsigned floor_;
+};
+
+// Kernels whose sums begin with the bias let it be the first of all there is to add only where nothing but
+// ReLU follows; elsewhere it comes where the formula has it.
+__device__ inline bool bias_is_first(const Conv2dArguments& args) {
+  return !args.scale && !args.shift && !args.residual;
+}
+
 template <class Element>
 class Epilogue {
   static constexpr int V = kVector<Element>;
   using Number = Accumulator<Element>;
 
 public:
-  // For filters [first, first + V) of all, of which `count` exist.
-  __device__ Epilogue(const Conv2dArguments& args, int first, int count)
+  // For filters [first, first + V) of all, of which `count` exist. biased: sums have the bias already.
+  __device__ Epilogue(const Conv2dArguments& args, int first, int count, bool biased = false)
       : args_(args), first_(first), count_(count) {
 #pragma unroll
     for (int v = 0; v < V; ++v) {
       const bool exists = v < count;
       const int k = first + v;
-      const Number bias = args.bias && exists ? widen(static_cast<const Element*>(args.bias)[k]) : Number(0);
+      const Number bias =
+          args.bias && exists && !biased ? widen(static_cast<const Element*>(args.bias)[k]) : Number(0);
       const Number shift = args.shift && exists ? static_cast<const Number*>(args.shift)[k] : Number(0);
       scale_[v] = args.scale && exists ? static_cast<const Number*>(args.scale)[k] : Number(1);
       offset_[v] = multiply_add(bias, scale_[v], shift);
@@ -41,7 +103,7 @@ public:
     const long long at = pixel * args_.k + first_;
     Element* output = static_cast<Element*>(args_.output) + at;
     const Element* residual = static_cast<const Element*>(args_.residual) + at;
-    const Number floor = args_.relu ? Number(0) : -Number(__int_as_float(0x7f800000));
+    const Floor<Element> floor(args_.relu);
 #pragma unroll
     for (int v = 0; v < V; ++v) x[v] = multiply_add(x[v], scale_[v], offset_[v]);
     if (args_.vector_output) {
@@ -52,15 +114,13 @@ public:
 #pragma unroll
         for (int v = 0; v < V; ++v) x[v] += added[v];
       }
-#pragma unroll
-      for (int v = 0; v < V; ++v) x[v] = larger_or_nan(x[v], floor);
-      *reinterpret_cast<uint4*>(output) = pack(x, Element{});
+      *reinterpret_cast<uint4*>(output) = floor.pack(x);
     } else {
 #pragma unroll
       for (int v = 0; v < V; ++v)
         if (v < count_) {
           if (args_.residual) x[v] += widen(residual[v]);
-          output[v] = Narrow<Element>::from(larger_or_nan(x[v], floor));
+          output[v] = Narrow<Element>::from(floor.of(x[v]));
         }
     }
   }

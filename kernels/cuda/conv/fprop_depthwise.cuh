@@ -1,110 +1,244 @@
-// Depthwise convolution: every channel has its own filters, one or several ("multiplier" K / C).
+// Depthwise convolution by a common window: every channel has its own filter, and output channel k sees input
+// channel k alone. Other windows, filters per channel and vectors: fprop_depthwise_any.cuh.
 //
-//   output[n][p][q][k] = sum over r, s of input[n][h][w][k / multiplier] * filter[k][r][s]
+//   output[n][p][q][k] = sum over r, s of input[n][p STRIDE - pad_top + r][q STRIDE - pad_left + s][k] *
+//   filter[k][r][s]
 //
 // There is no matrix product in it: an input element meets one filter only, and the time goes into moving
-// bytes. A thread owns V neighbouring channels, 16 bytes, of RUN neighbouring outputs of a row. Where the
-// stride is a constant, it walks along each row of its windows and multiplies an input vector, once read and
-// widened, with all taps that it is under: input column i is under tap s of output j where i = j STRIDE + s.
-// A block owns VECTORS vectors of channels and 256 / VECTORS runs; neighbouring threads own neighbouring
-// vectors.
+// bytes. So a block brings the patch of input that its P x Q outputs see into shared memory, once, by 16-byte
+// copies, and every input byte is read from global memory a little more than once: by (P STRIDE + R - STRIDE)
+// (Q STRIDE + S - STRIDE) / (P Q STRIDE^2).
 //
-// Filters are put into shared memory at the start, widened, as [r][s][channel of the block].
+// A block owns VECTORS vectors of V channels. A thread owns one vector of 2 x 4 outputs, whose sums it keeps
+// in registers while it walks down the rows of the patch that they see: a vector of input is read and widened
+// once, and multiplied with all taps that it is under, those of both rows of outputs: patch row i is under
+// filter row r of output row j where i = j STRIDE + r, and likewise columns.
 //
-// Order of summation: one fused multiply-add after another over r, s; taps outside the image add 0 * filter.
+// Shared memory: pixels of VECTORS x 16 bytes, in rows of a pitch that is chosen such that 8 neighbouring
+// threads read all 32 banks. With 8 vectors or more they read one pixel, 128 bytes. With 4 they read two, of
+// threads one above the other: 2 STRIDE rows apart, which the pitch makes 64 bytes modulo 128. Filters are
+// put in front of it at the start, widened, as [r][s][channel of the block].
+//
+// Order of summation: one fused multiply-add after another over r, s, from the bias on, unless there is a
+// scale, a shift or a residual; then the bias comes last. Taps outside the image add 0 * filter.
 #pragma once
 
 #include "epilogue.cuh"
+#include "gather.cuh"
 
 namespace pyconvx {
 
-// R x S taps, STRIDE in both directions, no dilation; or 0, 0, 0: known at run time only. WIDE: the
-// multiplier is 1 and 16-byte accesses are right.
-template <class Element, int R_, int S_, int STRIDE_, bool WIDE>
-class Depthwise {
-  static constexpr int V = kVector<Element>, VECTORS = 4, RUN = 4, THREADS = 256;
-  static constexpr int CHANNELS = VECTORS * V;  // of a block
+template <class Element_, int P_, int Q_, int VECTORS_, int R_, int S_, int STRIDE_>
+struct DepthwiseTile {
+  using Element = Element_;
+  static constexpr int P = P_, Q = Q_, VECTORS = VECTORS_, R = R_, S = S_, STRIDE = STRIDE_;
+  static constexpr int V = kVector<Element>, CHANNELS = VECTORS * V;
+  static constexpr int TP = 2, TQ = 4;  // outputs of a thread
+  static constexpr int THREADS = P / TP * (Q / TQ) * VECTORS, PLACES = THREADS / VECTORS;
+  static constexpr int ROWS = (P - 1) * STRIDE + R;
+  static constexpr int COLUMNS = ((Q - 1) * STRIDE + S + 1) / 2 * 2;  // even: 8 copies at once are of one row
+  // Sizes that the plan computes as well: patch_bytes in csrc/plan/conv/fprop_depthwise.cpp.
+  static constexpr int PITCH = COLUMNS * VECTORS * 16 + (VECTORS == 4 ? 32 / STRIDE : 0);
+  static constexpr int PATCH_BYTES = ROWS * PITCH;
+  static_assert(VECTORS == 4 || VECTORS % 8 == 0);
+  static_assert(THREADS % 32 == 0 && STRIDE <= 2);
+
+  // Who copies what: a column of the first WIDTH, in every HEIGHT-th row; and every PLACES-th pixel of the
+  // others.
+  __device__ static constexpr int power_of_two(int most) {
+    int power = 2;
+    while (power * 2 <= most) power *= 2;
+    return power;
+  }
+  static constexpr int WIDTH = power_of_two(COLUMNS < PLACES ? COLUMNS : PLACES), HEIGHT = PLACES / WIDTH;
+  static constexpr int OTHERS = COLUMNS - WIDTH, OTHER_PASSES = (ROWS * OTHERS + PLACES - 1) / PLACES;
+};
+
+template <class Tile>
+class Depthwise : Tile {
+  using Tile::CHANNELS, Tile::COLUMNS, Tile::HEIGHT, Tile::OTHERS, Tile::OTHER_PASSES, Tile::P,
+      Tile::PATCH_BYTES, Tile::PITCH;
+  using Tile::PLACES, Tile::Q, Tile::R, Tile::ROWS, Tile::S, Tile::STRIDE, Tile::THREADS, Tile::TP, Tile::TQ;
+  using Tile::V, Tile::VECTORS, Tile::WIDTH;
+  using typename Tile::Element;
 
 public:
   __device__ Depthwise(const Conv2dArguments& args, float* filters) : args_(args), filters_(filters) {
-    const int run_block = args.by_filter_tiles(blockIdx.x);
-    first_ = (blockIdx.x - run_block * args.by_filter_tiles.divisor) * CHANNELS;
-    k_ = first_ + threadIdx.x % VECTORS * V;
-    run_ = run_block * (THREADS / VECTORS) + threadIdx.x / VECTORS;
+    patches_ = ptx::shared_address(filters + (R * S + 1) * CHANNELS);
+    first_ = blockIdx.x % args.by_filter_tiles.divisor * CHANNELS;
+    vector_ = threadIdx.x % VECTORS;
+    place_ = threadIdx.x / VECTORS;
+    k_ = first_ + vector_ * V;
+    p_ = place_ % (P / TP) * TP;
+    q_ = place_ / (P / TP) * TQ;
+    output_ = static_cast<Element*>(args.output) + (static_cast<long long>(p_) * args.q + q_) * args.k + k_;
+    width_ = k_ < args.k ? args.w : 0;
+    input_ = at_of_patch(place_ / WIDTH, place_ % WIDTH);
+#pragma unroll
+    for (int i = 0; i < OTHER_PASSES; ++i) others_[i] = at_of_patch(other_row(i), other_column(i));
   }
 
+  // A block keeps its channels and walks over a run of tiles of pixels, the next patch on its way while one
+  // is multiplied. BARE: nothing but ReLU follows the sums.
+  template <bool BARE>
   __device__ void run() {
+    const int blocks = gridDim.x / args_.by_filter_tiles.divisor, run = (args_.tiles + blocks - 1) / blocks;
+    const int first = blockIdx.x / args_.by_filter_tiles.divisor * run;
+    int tiles = args_.tiles - first < run ? args_.tiles - first : run;
+    if (tiles <= 0) return;
+    unsigned patch = patches_, next = patches_ + PATCH_BYTES;
+    Position at = position(first);
+    copy_patch(patch, at);
     copy_filters();
-    __syncthreads();
-    if (run_ >= args_.tiles || k_ >= args_.k) return;
-    const int n = args_.by_tiles_of_image(run_), in_image = run_ - n * args_.by_tiles_of_image.divisor;
-    const int p = args_.by_tiles_of_row(in_image), q = (in_image - p * args_.by_tiles_of_row.divisor) * RUN;
-    const int top = p * args_.stride_h - args_.pad_top, left = q * args_.stride_w - args_.pad_left;
-    const long long image = static_cast<long long>(n) * args_.h;
-#pragma unroll(R_ ? R_ : 1)
-    for (int r = 0; r < taps_h(); ++r) {
-      const int h = top + r * args_.dilation_h;
-      const bool inside = h >= 0 && h < args_.h;
-      const Element* row = static_cast<const Element*>(args_.input) + (image + h) * args_.w * args_.c;
-      if constexpr (STRIDE_ != 0)
-        walk_row(row, left, inside, r);
-      else
-        add_row(row, left, inside, r);
+    const unsigned from = p_ * STRIDE * PITCH + (q_ * STRIDE * VECTORS + vector_) * 16;
+#pragma unroll 1
+    while (true) {
+      ptx::cp_async_wait<0>();
+      __syncthreads();
+      const Position after = behind(at);
+      --tiles;
+      if (tiles) copy_patch(next, after);
+      const int p_left = args_.p - at.p - p_, q_left = args_.q - at.q - q_;
+      if (p_left > 0 && q_left > 0 && width_ > 0) {
+        start();
+        multiply_patch(patch + from);
+        if constexpr (BARE)
+          store_bare(at, p_left, q_left);
+        else
+          store(at, p_left, q_left);
+      }
+      if (!tiles) break;
+      at = after;
+      const unsigned done = patch;
+      patch = next;
+      next = done;
     }
-    const Epilogue<Element> epilogue(args_, k_, args_.k - k_);
-    const long long pixel = (static_cast<long long>(n) * args_.p + p) * args_.q + q;
-#pragma unroll
-    for (int j = 0; j < RUN; ++j)
-      if (q + j < args_.q) epilogue.store(pixel + j, sum_[j]);
   }
 
 private:
-  __device__ int taps_h() const { return R_ ? R_ : args_.r; }
-  __device__ int taps_w() const { return S_ ? S_ : args_.s; }
+  struct Position {
+    unsigned n, p, q;  // of a tile's first output
+  };
 
-  __device__ void copy_filters() const {
-    const int taps = taps_h() * taps_w(), channel = threadIdx.x % CHANNELS;
-    const bool exists = first_ + channel < args_.k;
-    const Element* from =
-        static_cast<const Element*>(args_.filter) + static_cast<long long>(first_ + channel) * taps;
-    for (int tap = threadIdx.x / CHANNELS; tap < taps; tap += THREADS / CHANNELS)
-      filters_[tap * CHANNELS + channel] = exists ? widen(from[tap]) : 0.0f;
+  __device__ Position position(int tile) const {
+    const unsigned n = args_.by_tiles_of_image(tile), in_image = tile - n * args_.by_tiles_of_image.divisor;
+    const unsigned row = args_.by_tiles_of_row(in_image);
+    return {n, row * P, (in_image - row * args_.by_tiles_of_row.divisor) * Q};
   }
 
-  __device__ void walk_row(const Element* row, int left, bool inside, int r) {
-    constexpr int COLUMNS = (RUN - 1) * STRIDE_ + S_;
-    float filter[S_ ? S_ : 1][V];
+  __device__ Position behind(Position at) const {
+    at.q += Q;
+    if (at.q >= args_.q) at.q = 0, at.p += P;
+    if (at.p >= args_.p) at.p = 0, at.n += 1;
+    return at;
+  }
+
+  // Elements from the tensor's first to that of line h of all images, column w.
+  __device__ static unsigned long long pixels_to(unsigned n, unsigned h, unsigned height, unsigned w,
+                                                 unsigned width) {
+    return (static_cast<unsigned long long>(n) * height + h) * width + w;
+  }
+
+  // Where the thread's channels of a pixel of the first tile's patch are, if they are in the image.
+  __device__ const Element* at_of_patch(int row, int column) const {
+    const long long pixel = static_cast<long long>(row - args_.pad_top) * args_.w + column - args_.pad_left;
+    return static_cast<const Element*>(args_.input) + pixel * args_.c + k_;
+  }
+
+  __device__ int other_row(int pass) const { return (pass * PLACES + place_) / (OTHERS + !OTHERS); }
+  __device__ int other_column(int pass) const {
+    return WIDTH + (pass * PLACES + place_) % (OTHERS + !OTHERS);
+  }
+
+  __device__ void copy_patch(unsigned patch, const Position& at) const {
+    const int top = at.p * STRIDE - args_.pad_top, left = at.q * STRIDE - args_.pad_left;
+    const unsigned long long skip =
+        pixels_to(at.n, at.p * STRIDE, args_.h, at.q * STRIDE, args_.w) * static_cast<unsigned>(args_.c);
+    const long long step = static_cast<long long>(args_.w) * args_.c * HEIGHT;
+    patch += vector_ * 16;
+    const int row = place_ / WIDTH, column = place_ % WIDTH;
+    const bool inside = is_inside(left + column, width_);
+    const Element* from = input_ + skip;
 #pragma unroll
-    for (int s = 0; s < S_; ++s) load_filter(filter[s], r * S_ + s);
+    for (int i = 0; i < ROWS; i += HEIGHT, from += step)
+      if (i + HEIGHT <= ROWS || row < ROWS - i)
+        copy<16>(patch + (row + i) * PITCH + column * VECTORS * 16, from,
+                 inside && is_inside(top + row + i, args_.h));
 #pragma unroll
-    for (int i = 0; i < COLUMNS; ++i) {
-      float x[V];
-      load_input(x, row, left + i, inside);
-#pragma unroll
-      for (int j = 0; j < RUN; ++j)
-        if (const int s = i - j * STRIDE_; s >= 0 && s < S_) add(sum_[j], x, filter[s]);
+    for (int i = 0; i < OTHER_PASSES; ++i) {
+      const int row = other_row(i), column = other_column(i);
+      const bool needed = COLUMNS == (Q - 1) * STRIDE + S || column < COLUMNS - 1;
+      if ((i + 1) * PLACES <= ROWS * OTHERS || row < ROWS)
+        copy<16>(patch + row * PITCH + column * VECTORS * 16, others_[i] + skip,
+                 needed && is_inside(top + row, args_.h) && is_inside(left + column, width_));
+    }
+    ptx::cp_async_commit();
+  }
+
+  __device__ static bool is_inside(int x, int size) {
+    return static_cast<unsigned>(x) < static_cast<unsigned>(size);
+  }
+
+  // Where channel v of a vector has its filter in those of a tap: four of each vector, then the other four.
+  // So 8 threads read 128 bytes that lie side by side.
+  __device__ static int place_of(int vector, int v) { return v / 4 * (VECTORS * 4) + vector * 4 + v % 4; }
+
+  // The bias stands behind the taps.
+  __device__ void copy_filters() const {
+    for (int i = threadIdx.x; i < R * S * CHANNELS; i += THREADS) {
+      const int channel = i / (R * S), tap = i % (R * S);
+      const bool exists = first_ + channel < args_.k;
+      const Element* from =
+          static_cast<const Element*>(args_.filter) + static_cast<long long>(first_) * (R * S) + i;
+      filters_[tap * CHANNELS + place_of(channel / V, channel % V)] = exists ? widen(*from) : 0.0f;
+    }
+    for (int channel = threadIdx.x; channel < CHANNELS; channel += THREADS) {
+      const bool exists = args_.bias && bias_is_first(args_) && first_ + channel < args_.k;
+      filters_[R * S * CHANNELS + place_of(channel / V, channel % V)] =
+          exists ? widen(static_cast<const Element*>(args_.bias)[first_ + channel]) : 0.0f;
     }
   }
 
-  __device__ void add_row(const Element* row, int left, bool inside, int r) {
-#pragma unroll 1
-    for (int s = 0; s < taps_w(); ++s) {
-      float filter[V];
-      load_filter(filter, r * taps_w() + s);
+  __device__ void start() {
+    float bias[V];
+    load_filter(bias, R * S);
 #pragma unroll
-      for (int j = 0; j < RUN; ++j) {
+    for (int i = 0; i < TP; ++i)
+#pragma unroll
+      for (int j = 0; j < TQ; ++j)
+#pragma unroll
+        for (int v = 0; v < V; ++v) sum_[i][j][v] = bias[v];
+  }
+
+  __device__ void multiply_patch(unsigned from) {
+    float filter[TP][S][V];  // rows r of both rows of outputs
+#pragma unroll
+    for (int row = 0; row < (TP - 1) * STRIDE + R; ++row) {
+#pragma unroll
+      for (int i = 0; i < TP; ++i)
+        if (const int r = row - i * STRIDE; r >= 0 && r < R)
+#pragma unroll
+          for (int s = 0; s < S; ++s) load_filter(filter[i][s], r * S + s);
+#pragma unroll
+      for (int column = 0; column < (TQ - 1) * STRIDE + S; ++column) {
         float x[V];
-        load_input(x, row, left + j * args_.stride_w + s * args_.dilation_w, inside);
-        add(sum_[j], x, filter);
+        unpack(ptx::load_shared_16(from + row * PITCH + column * VECTORS * 16), x, Element{});
+#pragma unroll
+        for (int i = 0; i < TP; ++i)
+#pragma unroll
+          for (int j = 0; j < TQ; ++j)
+            if (const int r = row - i * STRIDE, s = column - j * STRIDE; r >= 0 && r < R && s >= 0 && s < S)
+#pragma unroll
+              for (int v = 0; v < V; ++v) sum_[i][j][v] = multiply_add(x[v], filter[i][s][v], sum_[i][j][v]);
       }
     }
   }
 
   __device__ void load_filter(float (&filter)[V], int tap) const {
-    const float* from = filters_ + tap * CHANNELS + threadIdx.x % VECTORS * V;
+    const float* from = filters_ + tap * CHANNELS;
 #pragma unroll
     for (int v = 0; v < V; v += 4) {
-      const float4 four = *reinterpret_cast<const float4*>(from + v);
+      const float4 four = *reinterpret_cast<const float4*>(from + place_of(vector_, v));
       filter[v] = four.x;
       filter[v + 1] = four.y;
       filter[v + 2] = four.z;
@@ -112,37 +246,55 @@ private:
     }
   }
 
-  __device__ void load_input(float (&x)[V], const Element* row, int w, bool row_inside) const {
-    const bool inside = row_inside && w >= 0 && w < args_.w;
-    const Element* pixel = row + static_cast<long long>(w) * args_.c;
-    if constexpr (WIDE) {
-      uint4 bits = {};
-      if (inside) bits = *reinterpret_cast<const uint4*>(pixel + k_);
-      unpack(bits, x, Element{});
-    } else {
-#pragma unroll
-      for (int v = 0; v < V; ++v)
-        x[v] = inside && k_ + v < args_.k ? widen(pixel[args_.by_multiplier(k_ + v)]) : 0.0f;
-    }
+  __device__ Element* output_of(const Position& at) const {
+    return output_ + pixels_to(at.n, at.p, args_.p, at.q, args_.q) * static_cast<unsigned>(args_.k);
   }
 
-  __device__ static void add(float (&sum)[V], const float (&x)[V], const float (&filter)[V]) {
+  __device__ void store_bare(const Position& at, int p_left, int q_left) {
+    Element* output = output_of(at);
+    const Floor<Element> floor(args_.relu);
 #pragma unroll
-    for (int v = 0; v < V; ++v) sum[v] = multiply_add(x[v], filter[v], sum[v]);
+    for (int i = 0; i < TP; ++i, output += static_cast<long long>(args_.q) * args_.k)
+#pragma unroll
+      for (int j = 0; j < TQ; ++j)
+        ptx::store_global(output + static_cast<long long>(args_.k) * j, floor.pack(sum_[i][j]),
+                          j < q_left && i < p_left);
+  }
+
+  __device__ void store(const Position& at, int p_left, int q_left) {
+    const Epilogue<Element> epilogue(args_, k_, args_.k - k_, bias_is_first(args_));
+    const long long pixel = pixels_to(at.n, at.p + p_, args_.p, at.q + q_, args_.q);
+#pragma unroll
+    for (int i = 0; i < TP; ++i)
+#pragma unroll
+      for (int j = 0; j < TQ; ++j)
+        if (i < p_left && j < q_left)
+          epilogue.store(pixel + static_cast<long long>(i) * args_.q + j, sum_[i][j]);
   }
 
   const Conv2dArguments& args_;
   float* filters_;
-  int first_, k_;  // the block's and the thread's first filter
-  int run_;
-  float sum_[RUN][V] = {};
+  unsigned patches_;      // in shared memory
+  int first_;             // filter of the block
+  int vector_, place_;    // the thread's among the block's vectors of channels, and in its tile
+  int k_, p_, q_;         // its filter, and its outputs in a tile
+  int width_;             // W, or 0 if its filter is past the last
+  const Element* input_;  // what it copies of the first tile's patch, and
+  const Element* others_[OTHER_PASSES + !OTHER_PASSES];
+  Element* output_;  // its outputs of the first tile
+  float sum_[TP][TQ][V];
 };
 
-template <class Element, int R, int S, int STRIDE, bool WIDE>
-__global__ void __launch_bounds__(256) fprop_depthwise(const __grid_constant__ Conv2dArguments arguments) {
+template <class Tile>
+__global__ void __launch_bounds__(Tile::THREADS, 384 / Tile::THREADS)
+    fprop_depthwise(const __grid_constant__ Conv2dArguments arguments) {
   const Conv2dArguments& args = known(arguments);
   extern __shared__ __align__(128) unsigned char shared[];
-  Depthwise<Element, R, S, STRIDE, WIDE>(args, reinterpret_cast<float*>(shared)).run();
+  Depthwise<Tile> depthwise(args, reinterpret_cast<float*>(shared));
+  if (bias_is_first(args))
+    depthwise.template run<true>();
+  else
+    depthwise.template run<false>();
 }
 
 }  // namespace pyconvx

@@ -10,15 +10,35 @@
 
 namespace pyconvx {
 
-// 16 x 8 sums += 16 x 32 bytes of activations times 32 bytes of 8 filters.
-__device__ inline void multiply(float (&sum)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, f16) {
-  ptx::mma_m16n8k16_f16(sum, a, b0, b1);
+// 16 x 8 sums = what they start with + 16 x 32 bytes of activations times 32 bytes of 8 filters.
+__device__ inline void multiply(float (&sum)[4], const unsigned (&a)[4], unsigned b0, unsigned b1,
+                                const float (&start)[4], f16) {
+  ptx::mma_m16n8k16_f16(sum, a, b0, b1, start);
 }
-__device__ inline void multiply(float (&sum)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, bf16) {
-  ptx::mma_m16n8k16_bf16(sum, a, b0, b1);
+__device__ inline void multiply(float (&sum)[4], const unsigned (&a)[4], unsigned b0, unsigned b1,
+                                const float (&start)[4], bf16) {
+  ptx::mma_m16n8k16_bf16(sum, a, b0, b1, start);
 }
-__device__ inline void multiply(float (&sum)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, tf32) {
-  ptx::mma_m16n8k8_tf32(sum, a, b0, b1);
+__device__ inline void multiply(float (&sum)[4], const unsigned (&a)[4], unsigned b0, unsigned b1,
+                                const float (&start)[4], tf32) {
+  ptx::mma_m16n8k8_tf32(sum, a, b0, b1, start);
+}
+
+// The same, added to the sums.
+template <class Element>
+__device__ inline void multiply(float (&sum)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, Element) {
+  multiply(sum, a, b0, b1, sum, Element{});
+}
+
+// Two 16-bit elements of a register: 1 in the lower half, 0 in the upper. (There is one tf32 in a register.)
+__device__ inline unsigned one_and_zero(f16) {
+  return ptx::cvt_rn_f16x2_f32(1.0f, 0.0f);
+}
+__device__ inline unsigned one_and_zero(bf16) {
+  return ptx::cvt_rn_bf16x2_f32(1.0f, 0.0f);
+}
+__device__ inline unsigned one_and_zero(tf32) {
+  return 0;
 }
 
 // The filter in row `row` of shared memory.
