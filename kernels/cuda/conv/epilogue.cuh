@@ -24,7 +24,7 @@ class Floor {
   using Number = Accumulator<Element>;
 
 public:
-  __device__ explicit Floor(bool relu) : floor_(relu ? Number(0) : -Number(__int_as_float(0x7f800000))) {}
+  __device__ explicit Floor(bool relu) : floor_(relu ? Number(0) : -Number(ptx::bits_to_f32(0x7f800000))) {}
 
   __device__ Number of(Number x) const { return larger_or_nan(x, floor_); }
 
