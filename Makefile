@@ -40,7 +40,7 @@ gpu-check: $(GPU_VENV)/test
 	PYCONVX_KERNELS_ON=cupy $(GPU_VENV)/bin/python -m pytest tests/kernels
 
 test-torchvision: $(TORCHVISION_VENV)/test
-	$(TORCHVISION_VENV)/bin/python -m pytest tests/against_torchvision
+	$(TORCHVISION_VENV)/bin/python -m pytest --numprocesses auto tests/against_torchvision
 
 lint: $(VENV)/lint
 	$(BIN)/ruff check .

@@ -3,7 +3,7 @@
 Counts, shapes and docstrings are checked on every network as it is, on the ``meta`` device. What has to be computed is
 computed on ``SMALL``: every class, every kind of block, with the constructor's own arguments for width and depth turned
 down where it has them, on images near the smallest that it takes. The networks of full size run where ``PYCONVX_SLOW``
-is set, as do the compilers on more than a few.
+is set; there too Dynamo traces those that take it more than a few seconds, and the compilers run on all.
 """
 
 import copy
@@ -17,6 +17,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import pyconvx
 from pyconvx import functional, models
@@ -114,6 +115,25 @@ def first(outputs):
     return outputs if isinstance(outputs, torch.Tensor) else outputs[0]
 
 
+class Listener(TorchDispatchMode):
+    """Hears every operation, counts pyconvx's, and collects those of torch's that pyconvx has one for: convolutions,
+    max poolings, unpoolings, and additions of two maps, which is what a residual add is."""
+
+    def __init__(self):
+        super().__init__()
+        self.ours, self.past = {}, []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func._schema.name.partition("::")[2]
+        if func.namespace == "pyconvx":
+            self.ours[name] = self.ours.get(name, 0) + 1
+        elif "conv" in name or ("max_" in name and "pool" in name):
+            self.past.append(name)
+        elif name in ("add", "add_") and args[0].dim() == 4 and isinstance(args[1], torch.Tensor):
+            self.past += [name] * (args[0].shape == args[1].shape)
+        return func(*args, **(kwargs or {}))
+
+
 def test_every_network_is_listed():
     assert models.list_models() == sorted(NETWORKS)
 
@@ -122,10 +142,11 @@ def test_every_network_is_listed():
 def test_parameters_output_and_docstring(name):
     parameters, _, output = NETWORKS[name]
     shapes = []
-    with torch.device("meta"):
+    with torch.device("meta"), Listener() as heard:
         network = models.create_model(name)
         network.register_forward_hook(lambda _module, _args, outputs: shapes.append(first(outputs).shape))
         cost = models.cost(network, *full_inputs(name))
+    assert heard.ours and not heard.past
     assert cost.parameters == parameters
     assert shapes == [(1, *output)]
     # The class says what it costs, and where it comes from.
@@ -386,6 +407,39 @@ def test_everything_runs_on_pyconvx(label, built):
     assert all(type(layer).__module__.startswith("pyconvx.") for layer in layers)
 
 
+@small
+def test_training_runs_on_pyconvx(label):
+    """Forward and backward, every convolution, max pooling and residual add: nothing is computed, on ``meta``."""
+    with torch.device("meta"):
+        network = SMALL[label][0]().train()
+    with Listener() as heard:
+        outputs = as_list(network(*(x.to("meta") for x in SMALL[label][1])))
+        sum(output.sum() for output in outputs).backward()
+    # What a map's two users send back is added up by autograd, not by the network.
+    assert set(heard.past) <= {"add", "add_"}
+    with Listener() as forward, torch.no_grad():
+        network(*(x.to("meta") for x in SMALL[label][1]))
+    assert forward.past == []
+    for layers, operation, gradients in (
+        (nn.Conv2d, "conv2d", ("conv2d_wgrad",)),
+        (nn.ConvTranspose2d, "conv_transpose2d", ("conv2d", "conv2d_wgrad")),
+        (nn.MaxPool2d, "max_pool2d", ("max_pool2d_backward",)),
+        (nn.MaxUnpool2d, "max_unpool2d", ("max_unpool2d_backward",)),
+    ):
+        if any(isinstance(module, layers) for module in network.modules()):
+            assert operation in forward.ours and all(gradient in heard.ours for gradient in gradients)
+    if label.startswith(("resn", "nasnet", "xception", "localizer", "show_and_tell")):
+        assert "residual_add" in forward.ours
+
+
+def test_the_listener_hears_what_goes_past_pyconvx():
+    with Listener() as heard, torch.no_grad():
+        x = F.max_pool2d(nn.Conv2d(3, 4, 3)(torch.zeros(1, 3, 8, 8)), 2)
+        x = F.relu(x + F.conv_transpose2d(x, torch.zeros(4, 4, 1, 1)))
+        x += x
+    assert len(heard.past) == 5 and not heard.ours
+
+
 class SamePadding(nn.Module):
     """What padding 'same' puts around an image, which torch's own strided convolutions and poolings lack."""
 
@@ -463,6 +517,22 @@ QUICK_TO_COMPILE = ("lenet5", "resnet18", "unet_same", "segnet")
 compiled = pytest.mark.parametrize(
     "label", [pytest.param(label, marks=() if label in QUICK_TO_COMPILE else slow) for label in SMALL]
 )
+
+
+LONG_TO_TRACE = (
+    *("googlenet", "googlenet_with_heads", "inception_v1", "bn_inception", "inception_v3", "inception_v4"),
+    *("inception_resnet_v1", "inception_resnet_v2", "xception", "nasnet"),
+)
+
+
+@pytest.mark.parametrize(
+    "label", [pytest.param(label, marks=slow if label in LONG_TO_TRACE else ()) for label in SMALL]
+)
+def test_dynamo_traces_one_graph(label, built):
+    torch._dynamo.reset()
+    graph = torch.compile(built(label), fullgraph=True, backend="eager")
+    for actual, expected in zip(call(graph, SMALL[label][1]), call(built(label), SMALL[label][1]), strict=True):
+        torch.testing.assert_close(actual, expected)
 
 
 @compiled

@@ -122,7 +122,8 @@ class ResNet(nn.Module):
         depths: numbers of blocks in conv2_x to conv5_x.
         num_classes, in_channels: of output and input.
         groups: cardinality of ResNeXt's blocks.
-        width_per_group: channels of each group in the first stage.
+        width_per_group: channels of each group in the first stage, of 64.
+        width: channels of the first stage's blocks and of conv1; each stage doubles them.
 
     Shape: (N, in_channels, H, W) -> (N, num_classes), any H and W.
     """
@@ -136,27 +137,28 @@ class ResNet(nn.Module):
         *,
         groups: int = 1,
         width_per_group: int = 64,
+        width: int = 64,
     ) -> None:
         super().__init__()
-        self.conv1 = Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
+        self.conv1 = Conv2d(in_channels, width, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
         self.maxpool = MaxPool2d(3, stride=2, padding=1)
 
-        in_channels = 64
+        in_channels = width
 
         def stage(channels: int, depth: int, stride: int) -> nn.Sequential:
             nonlocal in_channels
             blocks = []
             for _ in range(depth):
-                width = channels * groups * width_per_group // 64
-                blocks.append(block(in_channels, channels * block.expansion, stride, groups, width))
+                inner = channels * groups * width_per_group // 64
+                blocks.append(block(in_channels, channels * block.expansion, stride, groups, inner))
                 in_channels, stride = channels * block.expansion, 1
             return nn.Sequential(*blocks)
 
-        self.layer1 = stage(64, depths[0], stride=1)
-        self.layer2 = stage(128, depths[1], stride=2)
-        self.layer3 = stage(256, depths[2], stride=2)
-        self.layer4 = stage(512, depths[3], stride=2)
+        self.layer1 = stage(width, depths[0], stride=1)
+        self.layer2 = stage(2 * width, depths[1], stride=2)
+        self.layer3 = stage(4 * width, depths[2], stride=2)
+        self.layer4 = stage(8 * width, depths[3], stride=2)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(in_channels, num_classes)
         initialize(self)

@@ -98,4 +98,4 @@ def save(picture: Tensor, path: str | os.PathLike[str], magnify: int = 1) -> Non
     pixels = pixels.repeat_interleave(magnify, -2).repeat_interleave(magnify, -1)
     if pixels.dim() == 3:
         pixels = pixels[0] if pixels.shape[0] == 1 else pixels.permute(1, 2, 0)
-    Image.fromarray(pixels.contiguous().numpy()).save(path)
+    Image.fromarray(pixels.contiguous().numpy()).save(path, optimize=True)
