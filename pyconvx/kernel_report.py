@@ -55,12 +55,15 @@ class Subject:
 F32, BF16 = torch.float32, torch.bfloat16
 CATALOGUE = (
     Subject("3x3", "c=64,k=128", "128x128x32"),
-    Subject("3x3 deep", "c=64,k=128", "128x128x64"),
     Subject("3x3 bf16", "c=64,k=128", "128x128x32", BF16),
     Subject("3x3 wide", "c=64,k=256", "128x256x32"),
-    Subject("3x3 small", "c=64,k=128", "64x64x64"),
-    Subject("3x3 stride 2", "c=64,k=128,stride=2", "128x128x32"),
+    Subject("3x3 tall", "c=64,k=64", "256x64x32"),
     Subject("1x7", "c=64,k=128,r=1,s=7,h=17", "128x128x32"),
+    Subject("7x1", "c=64,k=128,r=7,s=1,h=17", "128x128x32"),
+    Subject("5x5", "c=64,k=128,r=5,h=35", "128x128x32"),
+    Subject("3x3 stride 2", "c=64,k=128,stride=2", "128x128x32"),
+    Subject("3x3 stride 2, deep", "c=64,k=128,stride=2", "128x128x64"),
+    Subject("3x3 stride 2, small", "c=64,k=128,stride=2", "64x64x64"),
     Subject("1x1", "c=64,k=128,r=1", "128x128x32"),
     Subject("1x1 deep", "c=64,k=128,r=1", "128x128x64"),
     Subject("3x3 tf32", "c=64,k=128", "128x128x16", F32, True),

@@ -6,8 +6,8 @@ namespace pyconvx {
 
 std::vector<Kernel> ahead_of_time_kernels() {
   std::vector<Kernel> kernels;
-  for (auto list : {list_transposes, list_fprop_tensor_core, list_fprop_ffma, list_fprop_few_channels,
-                    list_fprop_depthwise, list_fprop_plain, list_max_pool})
+  for (auto list : {list_transposes, list_fprop_tensor_core, list_fprop_resident_patch, list_fprop_ffma,
+                    list_fprop_few_channels, list_fprop_depthwise, list_fprop_plain, list_max_pool})
     list(kernels);
   return kernels;
 }

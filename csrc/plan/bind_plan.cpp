@@ -105,7 +105,12 @@ void bind_plan(py::module_& m) {
       .def_readonly("tile", &Candidate::tile)
       .def_readonly("blocks_per_sm", &Candidate::blocks_per_sm)
       .def_readonly("waves", &Candidate::waves)
-      .def_readonly("clocks", &Candidate::clocks, "Clocks that the device needs.");
+      .def_readonly("clocks", &Candidate::clocks, "Clocks that the device needs.")
+      .def_readonly("tensor", &Candidate::tensor, "Clocks for the tensor cores, or FFMA pipes, alone.")
+      .def_readonly("issue", &Candidate::issue, "Clocks for the issue slots alone.")
+      .def_readonly("shared", &Candidate::shared, "Clocks for shared memory alone.")
+      .def_readonly("l2", &Candidate::l2, "Clocks for L2 alone.")
+      .def_readonly("dram", &Candidate::dram, "Clocks for DRAM alone, if every tensor is moved once.");
 
   py::class_<PointerSlot>(m, "PointerSlot", "A place in a launch's arguments for the address of a buffer.")
       .def_readonly("buffer", &PointerSlot::buffer)

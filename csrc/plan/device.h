@@ -16,7 +16,8 @@ struct Device {
   int threads_per_sm;
   // Issue slots for which one m16n8k16 with f32 sums keeps a sub-partition's tensor core busy.
   double slots_per_hmma;
-  int ffma_per_clock;  // of one SM
+  int ffma_per_clock;        // of one SM
+  int dram_bytes_per_clock;  // of the chip
 };
 
 const std::vector<Device>& devices();

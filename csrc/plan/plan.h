@@ -57,9 +57,12 @@ struct Workspace {
 // A tile that could run the problem, and what the model thinks of it.
 struct Candidate {
   std::string tile;
-  int blocks_per_sm;
-  double waves;
-  double clocks;  // that the device needs
+  int blocks_per_sm = 0;
+  double waves = 0;
+  double clocks = 0;  // that the device needs
+  // What each of its parts alone would need, the same clocks: tensor cores (or FFMA pipes), issue slots,
+  // shared memory, L2, and DRAM, if every tensor is moved once. 0 where the model doesn't say.
+  double tensor = 0, issue = 0, shared = 0, l2 = 0, dram = 0;
 };
 
 struct LaunchPlan {

@@ -27,6 +27,7 @@ Family family_of(const Conv2dProblem& x, bool tf32) {
   const bool tensor_cores = x.dtype != DType::f32 || tf32;
   if (tensor_cores && x.groups == 1 && x.c <= 4 && few_channels_shared_bytes(x) <= kSharedEverywhere)
     return plan_fprop_few_channels;
+  if (runs_resident_patch(x, tf32)) return plan_fprop_resident_patch;
   if (x.r + x.s > 31) return plan_fprop_plain;  // a gather has one bit for each row and column of a window
   return tensor_cores ? plan_fprop_tensor_core : plan_fprop_ffma;
 }

@@ -25,6 +25,19 @@ __device__ inline void cp_async(unsigned shared, const void* global, bool keep) 
                  "l"(global), "r"(static_cast<unsigned>(keep)), "n"(BYTES));
 }
 
+// The same, where `number` is not negative.
+template <int BYTES>
+__device__ inline void cp_async_if_not_negative(int number, unsigned shared, const void* global, bool keep) {
+  if constexpr (BYTES == 16)
+    asm volatile("{ .reg .pred take, skip; setp.ge.s32 take, %3, 0; setp.eq.u32 skip, %2, 0;\n"
+                 "  @take cp.async.cg.shared.global [%0], [%1], 16, skip; }" ::"r"(shared),
+                 "l"(global), "r"(static_cast<unsigned>(keep)), "r"(number));
+  else
+    asm volatile("{ .reg .pred take, skip; setp.ge.s32 take, %4, 0; setp.eq.u32 skip, %2, 0;\n"
+                 "  @take cp.async.ca.shared.global [%0], [%1], %3, skip; }" ::"r"(shared),
+                 "l"(global), "r"(static_cast<unsigned>(keep)), "n"(BYTES), "r"(number));
+}
+
 __device__ inline void cp_async_commit() {
   asm volatile("cp.async.commit_group;" ::: "memory");
 }
@@ -87,6 +100,12 @@ __device__ inline void store_global(void* global, uint4 bits, bool keep) {
                : "memory");
 }
 
+__device__ inline uint2 load_shared_pair(unsigned shared) {
+  uint2 pair;
+  asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];" : "=r"(pair.x), "=r"(pair.y) : "r"(shared));
+  return pair;
+}
+
 // ---------------------------------------------------------------------------------------------------------
 // Matrices. ldmatrix_x4 reads four 8 x 8 matrices of 16-bit elements, whose rows are the 16 bytes that lanes
 // 0-7, 8-15, 16-23 and 24-31 point to; lane l gets, of each, columns 2(l % 4) and 2(l % 4) + 1 of row l / 4.
@@ -128,6 +147,12 @@ __device__ inline void mma_m16n8k8_tf32(float (&sum)[4], const unsigned (&a)[4],
 
 // ---------------------------------------------------------------------------------------------------------
 // Arithmetic, conversions and bit casts.
+
+// x, of which the compiler knows nothing: so that it keeps it in a register, rather than work it out again.
+__device__ inline unsigned keep(unsigned x) {
+  asm volatile("mov.u32 %0, %1;" : "=r"(x) : "r"(x));
+  return x;
+}
 
 __device__ inline float max_nan_f32(float x, float y) {
   float larger;

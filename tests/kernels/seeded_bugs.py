@@ -10,6 +10,7 @@ F16, BF16, F32, F64 = torch.float16, torch.bfloat16, torch.float32, torch.float6
 
 SAME = dict(r=3, s=3, padding=(1, 1, 1, 1))
 TENSOR_CORE = dict(n=3, c=72, h=11, w=7, k=40, **SAME, stride=(2, 1), tile="64x32x64")
+PATCH = dict(n=2, c=56, h=19, w=16, k=40, r=3, s=3, padding=(1, 0, 2, 1), tile="64x32x32")
 FFMA = dict(n=1, c=12, h=13, w=7, k=72, **SAME, stride=(2, 1), dtype=F32, tile="32x64x8")
 PLAIN = dict(n=2, c=6, h=9, w=8, k=10, groups=2, r=3, s=2, padding=(2, 1, 1, 0), dilation=(2, 1), dtype=F64)
 FEW_CHANNELS = dict(n=2, c=3, h=19, w=35, k=24, r=2, s=3, padding=(1, 0, 1, 1), stride=(2, 1))
@@ -28,6 +29,10 @@ PROBLEMS = {
     "tensor core, dilated": dict(family="fprop_tensor_core", **TENSOR_CORE, dilation=(1, 2)),
     "tensor core, 8 bytes": dict(family="fprop_tensor_core", **{**TENSOR_CORE, "c": 20}),
     "tensor core, far": dict(family="fprop_tensor_core", far=True),
+    "patch": dict(family="fprop_resident_patch", **PATCH),
+    "patch, bands": dict(family="fprop_resident_patch", **{**PATCH, "n": 1, "h": 5, "w": 66}),
+    "patch, groups": dict(family="fprop_resident_patch", **{**PATCH, "c": 64}, groups=2),
+    "patch, dilated": dict(family="fprop_resident_patch", **PATCH, dilation=(2, 3)),
     "ffma": dict(family="fprop_ffma", **FFMA),
     "ffma, two warps": dict(family="fprop_ffma", **{**FFMA, "tile": "64x64x8"}),
     "plain": dict(family="fprop_plain", **PLAIN),
@@ -166,6 +171,76 @@ BUGS = {
     "operands read ahead over those in use": Bug(
         "conv/fprop_tensor_core.cuh", "load_operands((step + 1) % 2,", "load_operands(step % 2,",
         "tensor core", "numbers",
+    ),
+    # --- patch.cuh, patch_product.cuh, fprop_resident_patch.cuh
+    "patch: padding off by one": Bug(
+        "conv/patch.cuh", "h = row - args_.pad_top,", "h = row - args_.pad_top + 1,", "patch", "out-of-bounds"
+    ),
+    "patch: dilation forgotten": Bug(
+        "conv/patch.cuh", "(args_.r - 1) * args_.dilation_h", "(args_.r - 1)", "patch, dilated", "numbers"
+    ),
+    "patch: what is beside the image is read": Bug(
+        "conv/patch.cuh", "&& w >= 0 && w < args_.w;", ";", "patch, bands", "out-of-bounds"
+    ),
+    "patch: images past the last are read": Bug("conv/patch.cuh", "n < args_.n &&", "", "patch", "out-of-bounds"),
+    "patch: pixels past the last are stored": Bug(
+        "conv/patch.cuh", "if (n >= args_.n || q >= args_.q) return -1;", "", "patch, bands", "block-race"
+    ),
+    "patch: strips lie without what they skip": Bug(
+        "conv/patch.cuh", "args_.patch.line_pitch + strip * args_.patch.skip + patch_column",
+        "args_.patch.line_pitch + patch_column", "patch", "numbers",
+    ),
+    "patch: neighbours are copied to the same banks": Bug(
+        "conv/patch.cuh", "threadIdx.x / 8 % 4 + threadIdx.x / 4 % 2 * 4", "threadIdx.x / 4 % 8",
+        "patch", "bank conflicts",
+    ),
+    "patch: the next one goes to the present one's place": Bug(
+        "conv/patch_product.cuh", "copy_part(args_.patch.bytes - patch_read_)", "copy_part(patch_read_)",
+        "patch", "shared-race",
+    ),
+    "patch: the first one is copied a pass short": Bug(
+        "conv/patch.cuh", "for (int i = 0; i < passes; ++i)", "for (int i = 0; i < passes - 1; ++i)",
+        "patch", "numbers",
+    ),
+    "patch: the wait allows one group too many": Bug(
+        "conv/patch_product.cuh", "cp_async_wait<Tile::STAGES - 2>", "cp_async_wait<Tile::STAGES - 1>",
+        "patch", "unfinished-copy",
+    ),
+    "patch: the last copies are not waited for": Bug(
+        "conv/patch_product.cuh", "ptx::cp_async_wait<0>();", "", "patch", "abandoned-copy"
+    ),
+    "patch: filters past the last are read": Bug(
+        "conv/patch_product.cuh", "k = k < args.group_filters ? k : args.group_filters - 1;", "",
+        "patch", "out-of-bounds",
+    ),
+    "patch: channels past the last are read": Bug(
+        "conv/patch_product.cuh", "from + byte, byte / BYTES < left_);", "from + byte, true);",
+        "patch", "out-of-bounds",
+    ),
+    "patch: every block has the first one's filters": Bug(
+        "conv/patch_product.cuh", "(Tile::CHUNKS * V - taps_ * args.group_channels)",
+        "(0 - taps_ * args.group_channels)", "patch", "numbers",
+    ),
+    "patch: half the matrices are read twice": Bug(
+        "conv/patch_product.cuh", "lane / 8 % 2 * 16 + slice", "lane / 16 * 16 + slice", "patch", "numbers"
+    ),
+    "patch: swapped registers of filters": Bug(
+        "conv/patch_product.cuh", "filter_[set][j / 2][j % 2 * 2], filter_[set][j / 2][j % 2 * 2 + 1]",
+        "filter_[set][j / 2][j % 2 * 2 + 1], filter_[set][j / 2][j % 2 * 2]", "patch", "numbers",
+    ),
+    "patch: operands read ahead over those in use": Bug(
+        "conv/patch_product.cuh", "load_operands((step + 1) % 2,", "load_operands(step % 2,", "patch", "numbers"
+    ),
+    "patch: lines follow each other too closely": Bug(
+        "conv/patch_product.cuh", "tap_place_ += args_.patch.line_jump;", "", "patch", "numbers"
+    ),
+    "patch: channels of the first group": Bug(
+        "conv/patch_product.cuh", "patch_(args, pixels_, group * args.group_channels + first,",
+        "patch_(args, pixels_, first,", "patch, groups", "numbers",
+    ),
+    "patch: all groups are stored to the first": Bug(
+        "conv/fprop_resident_patch.cuh", "tile.group * args.group_filters + filter", "filter",
+        "patch, groups", "block-race",
     ),
     # --- fragments.cuh, device.cuh, division.cuh, ptx.cuh
     "filters in another order than the sums": Bug(
@@ -309,6 +384,7 @@ BUGS = {
 # The headers whose kernels have barriers, with the problems that need each of them.
 BARRIERS = {
     "conv/fprop_tensor_core.cuh": ["tensor core"],
+    "conv/patch_product.cuh": ["patch"],
     "conv/fprop_ffma.cuh": ["ffma, two warps"],
     "conv/fprop_few_channels.cuh": ["stem by one block"],
     "conv/fprop_few_channels_any.cuh": ["few channels by one block"],

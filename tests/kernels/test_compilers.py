@@ -21,6 +21,7 @@ SAME = (1, 1, 1, 1)
 
 CASES = {
     "3x3": dict(n=1, c=40, h=9, w=8, k=40, r=3, s=3, padding=SAME, dtype=F16),
+    "resident patch": dict(n=1, c=64, h=17, w=18, k=40, r=3, s=3, padding=SAME, dtype=F16),
     "1x1": dict(n=2, c=72, h=5, w=7, k=40, r=1, s=1, dtype=BF16),
     "1x7": dict(n=1, c=24, h=9, w=9, k=32, r=1, s=7, padding=(0, 0, 3, 3), dtype=F16),
     "any window": dict(n=1, c=24, h=9, w=8, k=40, r=2, s=4, padding=(1, 0, 2, 1), stride=(2, 1), dtype=F16),
@@ -105,7 +106,9 @@ def test_plans_ahead_of_time_keep_to_what_is_compiled():
     assert {name.partition("<")[0] for name in seen} == families
 
 
-@pytest.mark.parametrize("name", ["3x3", "any window", "odd channels", "tf32", "few channels", "stem", "depthwise"])
+@pytest.mark.parametrize(
+    "name", ["3x3", "resident patch", "any window", "odd channels", "tf32", "few channels", "stem", "depthwise"]
+)
 def test_kernels_ahead_of_time_give_the_same_bits(name):
     case = Case(**CASES[name], integers=False, bias=True)
     general, special = case.plan(ahead_of_time=True), case.plan()
@@ -116,7 +119,8 @@ def test_kernels_ahead_of_time_give_the_same_bits(name):
 @pytest.mark.skipif(compile.nvcc_missing() is not None, reason=str(compile.nvcc_missing()))
 def test_nvccs_ptx_is_exact():
     """nvcc's PTX of the kernels that a plan ahead of time launches, several in one file, as a build compiles them."""
-    cases = [Case(**CASES[name]) for name in ("3x3", "ffma", "few channels", "depthwise", "plain", "NCHW")]
+    names = "3x3", "resident patch", "ffma", "few channels", "depthwise", "plain", "NCHW"
+    cases = [Case(**CASES[name]) for name in names]
     plans = [case.plan(ahead_of_time=True) for case in cases]
     steps = {step.kernel: step for plan in plans for step in plan.launches}
     source = "".join(f'#include "{header}"\n' for header in sorted({step.header for step in steps.values()}))

@@ -13,9 +13,14 @@ from kernels.convolution import Case
 F16, BF16, F32, F64 = torch.float16, torch.bfloat16, torch.float32, torch.float64
 
 FAMILIES = {
-    "fprop_tensor_core": dict(n=1, c=32, h=9, w=8, k=40, r=3, s=3, padding=(1, 1, 1, 1), dtype=BF16),
-    "fprop_tensor_core, tf32": dict(n=1, c=32, h=9, w=8, k=40, r=3, s=3, padding=(1, 1, 1, 1), dtype=F32, tf32=True),
-    "fprop_tensor_core, odd": dict(n=1, c=32, h=9, w=8, k=43, r=3, s=3, padding=(1, 1, 1, 1), dtype=F16),
+    "fprop_resident_patch": dict(n=1, c=32, h=9, w=19, k=40, r=3, s=3, padding=(1, 1, 1, 1), dtype=BF16),
+    "fprop_resident_patch, tf32": dict(
+        n=1, c=16, h=19, w=9, k=40, r=3, s=1, padding=(1, 1, 0, 0), dtype=F32, tf32=True
+    ),
+    "fprop_resident_patch, odd": dict(n=1, c=31, h=9, w=19, k=43, r=3, s=3, padding=(1, 1, 1, 1), dtype=F16),
+    "fprop_tensor_core": dict(n=1, c=24, h=9, w=8, k=40, r=3, s=3, padding=(1, 1, 1, 1), dtype=BF16),
+    "fprop_tensor_core, tf32": dict(n=1, c=12, h=9, w=8, k=40, r=3, s=3, padding=(1, 1, 1, 1), dtype=F32, tf32=True),
+    "fprop_tensor_core, odd": dict(n=1, c=24, h=9, w=8, k=43, r=3, s=3, padding=(1, 1, 1, 1), dtype=F16),
     "fprop_ffma": dict(n=1, c=12, h=9, w=8, k=40, r=3, s=3, padding=(1, 1, 1, 1), dtype=F32),
     "fprop_ffma, odd": dict(n=1, c=12, h=9, w=8, k=43, r=3, s=3, padding=(1, 1, 1, 1), dtype=F32),
     "fprop_few_channels": dict(n=1, c=3, h=19, w=18, k=40, r=3, s=3, padding=(1, 1, 1, 1), dtype=F16, stride=(2, 2)),

@@ -16,11 +16,24 @@ slow = pytest.mark.skipif(not os.environ.get("PYCONVX_SLOW"), reason="takes minu
 # n, c, h, w, k, r, s and what differs from a plain convolution. Sizes leave partial tiles everywhere, and are large
 # enough that every thread of the largest tiles copies something that matters.
 TENSOR_CORE = {
-    "3x3": dict(n=2, c=64, h=13, w=15, k=136, r=3, s=3, padding=(1, 1, 1, 1)),
+    "3x3": dict(n=2, c=72, h=13, w=15, k=136, r=3, s=3, padding=(1, 1, 1, 1)),
     "1x1": dict(n=3, c=72, h=11, w=9, k=264, r=1, s=1),
     "1x7": dict(n=1, c=40, h=17, w=17, k=96, r=1, s=7, padding=(0, 0, 3, 3)),
     "7x1": dict(n=1, c=48, h=17, w=17, k=72, r=7, s=1, padding=(3, 3, 0, 0)),
     "any window": dict(n=2, c=24, h=12, w=19, k=40, r=4, s=6, padding=(3, 0, 1, 4)),
+}
+# Patches of several strips and images, with halos of every kind, and several channel blocks.
+RESIDENT_PATCH = {
+    "3x3": dict(n=2, c=64, h=13, w=35, k=136, r=3, s=3, padding=(1, 1, 1, 1)),
+    "7x1": dict(n=1, c=64, h=17, w=17, k=72, r=7, s=1, padding=(3, 3, 0, 0)),
+    "1x7": dict(n=1, c=96, h=17, w=17, k=40, r=1, s=7, padding=(0, 0, 3, 3)),
+    "5x5, odd channels": dict(n=2, c=31, h=20, w=40, k=33, r=5, s=5, padding=(3, 0, 2, 1)),
+    "groups": dict(n=3, c=192, h=9, w=18, k=120, r=3, s=3, padding=(0, 2, 3, 1), groups=3),
+    "dilation": dict(n=2, c=30, h=25, w=24, k=64, r=3, s=3, padding=(2, 2, 3, 3), dilation=(2, 3)),
+    "any window": dict(n=2, c=64, h=19, w=15, k=24, r=2, s=4, padding=(1, 0, 3, 1)),
+    "long window": dict(n=1, c=32, h=3, w=40, k=8, r=2, s=9, padding=(0, 0, 4, 4)),
+    "two taps": dict(n=1, c=32, h=40, w=17, k=24, r=2, s=1),
+    "window beyond the image": dict(n=40, c=32, h=2, w=3, k=24, r=5, s=5, padding=(2, 2, 2, 2)),
 }
 GEOMETRY = {
     "stride": dict(n=2, c=32, h=15, w=14, k=64, r=3, s=3, padding=(1, 1, 1, 1), stride=(2, 2)),
@@ -88,6 +101,29 @@ def test_tensor_cores_in_every_tile(problem):
 def test_tf32_in_every_tile(problem):
     case = Case(**problem, tf32=True)
     for tile in tiles(case):
+        case.check(case.plan(tile=tile))
+
+
+def test_resident_patch_in_every_tile():
+    case = Case(**RESIDENT_PATCH["3x3"])
+    assert len(tiles(case)) > 8
+    for tile in tiles(case):
+        case.check(case.plan(tile=tile))
+
+
+@pytest.mark.parametrize("problem", cases(RESIDENT_PATCH, (F16, BF16)))
+def test_resident_patch(problem):
+    case = Case(**problem)
+    assert case.plan().family == "fprop_resident_patch"
+    for tile in tiles(case)[len(tiles(case)) // 2], tiles(case)[-1]:
+        case.check(case.plan(tile=tile))
+
+
+@pytest.mark.parametrize("problem", cases({name: RESIDENT_PATCH[name] for name in ("7x1", "groups")}, (F32,)))
+def test_resident_patch_tf32(problem):
+    case = Case(**problem, tf32=True)
+    assert case.plan().family == "fprop_resident_patch"
+    for tile in "256x128x16", "64x32x16":
         case.check(case.plan(tile=tile))
 
 
@@ -182,6 +218,8 @@ def test_addresses_of_less_alignment(alignment):
 
 
 ONE_OF_EACH = {
+    "resident patch": RESIDENT_PATCH["3x3"],
+    "resident patch, unaligned": RESIDENT_PATCH["5x5, odd channels"],
     "tensor core": TENSOR_CORE["3x3"],
     "unaligned": GEOMETRY["odd channels"],
     "tf32": {**TENSOR_CORE["7x1"], "dtype": F32, "tf32": True},

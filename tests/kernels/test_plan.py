@@ -19,8 +19,16 @@ def problem(**changes):
 @pytest.mark.parametrize(
     "changes, family",
     [
-        ({}, "fprop_tensor_core"),
-        ({"dtype": _C.DType.bfloat16}, "fprop_tensor_core"),
+        ({}, "fprop_resident_patch"),
+        ({"dtype": _C.DType.bfloat16}, "fprop_resident_patch"),
+        ({"r": 1, "s": 7, "padding": (0, 0, 3, 3)}, "fprop_resident_patch"),
+        ({"dilation": (2, 2)}, "fprop_resident_patch"),
+        ({"c": 63}, "fprop_resident_patch"),
+        ({"groups": 2}, "fprop_resident_patch"),
+        ({"r": 1, "s": 1, "padding": (0, 0, 0, 0)}, "fprop_tensor_core"),
+        ({"stride": (1, 2)}, "fprop_tensor_core"),
+        ({"c": 24}, "fprop_tensor_core"),  # a quarter of a channel block would be zeros
+        ({"dilation": (24, 24), "padding": (24, 24, 24, 24)}, "fprop_tensor_core"),  # no room for the patch
         ({"dtype": _C.DType.float32}, "fprop_ffma"),
         ({"dtype": _C.DType.float64}, "fprop_plain"),
         ({"c": 3}, "fprop_few_channels"),
@@ -39,12 +47,12 @@ def test_family_depends_on_neither_batch_nor_device(changes, family):
 def test_tf32_is_asked_for():
     fp32 = problem(dtype=_C.DType.float32)
     assert "tf32" in _C.plan_conv2d(fp32, "a100", tf32=True).launches[0].kernel
-    assert _C.plan_conv2d(fp32, "a100", tf32=True).family == "fprop_tensor_core"
+    assert _C.plan_conv2d(fp32, "a100", tf32=True).family == "fprop_resident_patch"
     assert _C.plan_conv2d(fp32, "a100").family == "fprop_ffma"
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("changes", [{}, {"c": 3}, {"groups": 64}, {"dtype": _C.DType.float32}])
+@pytest.mark.parametrize("changes", [{}, {"stride": (2, 2)}, {"c": 3}, {"groups": 64}, {"dtype": _C.DType.float32}])
 def test_candidates_fit_the_device(device, changes):
     described = next(d for d in _C.devices() if d.name == device)
     plan = _C.plan_conv2d(problem(**changes), device)
@@ -59,6 +67,28 @@ def test_best_candidate_wins():
     assert plan.tile == min(plan.candidates, key=lambda candidate: candidate.clocks).tile
     assert plan.tile.startswith(("128", "256"))  # a large problem takes a large tile, a small one
     assert _C.plan_conv2d(problem(n=1, h=7, w=7), "a100").tile.startswith(("32", "64"))
+
+
+@pytest.mark.parametrize("changes", [{}, {"stride": (2, 2)}])
+def test_tiles(changes):
+    tiles = {candidate.tile.rpartition("x")[0] for candidate in _C.plan_conv2d(problem(**changes), "a100").candidates}
+    assert tiles >= {"256x128", "128x256", "128x128", "128x64", "64x128", "64x64", "64x32"}
+
+
+def test_model_says_what_binds():
+    (candidate,) = [
+        candidate
+        for candidate in _C.plan_conv2d(problem(n=256, c=256, k=256), "a100").candidates
+        if candidate.tile == "128x128x32"
+    ]
+    # A large 3x3 is bound by the A100's tensor cores, with a little on top for starts and ends of blocks.
+    assert candidate.tensor == max(candidate.tensor, candidate.issue, candidate.shared, candidate.l2, candidate.dram)
+    assert candidate.tensor < candidate.clocks < 1.1 * candidate.tensor
+    multiplications = 256 * 56 * 56 * 256 * 256 * 9
+    assert candidate.tensor == pytest.approx(multiplications / (108 * 4 * 2048 / 8), rel=0.02)
+    # One pixel for each filter: bound by what is read.
+    plan = _C.plan_conv2d(problem(n=1, c=2048, k=2048, h=1, w=1, r=1, s=1, padding=(0, 0, 0, 0)), "a100")
+    assert all(candidate.dram == pytest.approx(2 * 2048 * 2050 / 1100) for candidate in plan.candidates)
 
 
 def test_vectors_follow_channels_and_alignment():

@@ -12,10 +12,12 @@ F16, BF16, F32, F64 = torch.float16, torch.bfloat16, torch.float32, torch.float6
 
 # Floats, of which sums in another order would differ; channels that no tile's depth divides.
 PROBLEMS = {
-    "tensor core": dict(c=104, h=6, w=7, k=72, r=3, s=3, padding=(1, 1, 1, 1), dtype=F16),
+    "resident patch": dict(c=104, h=6, w=37, k=72, r=3, s=3, padding=(1, 1, 1, 1), dtype=F16),
+    "resident patch, tf32": dict(c=44, h=19, w=17, k=40, r=5, s=1, padding=(1, 2, 0, 0), dtype=F32, tf32=True),
+    "tensor core": dict(c=40, h=6, w=7, k=72, r=3, s=3, padding=(1, 1, 1, 1), dtype=F16),
     "tensor core, any window": dict(c=24, h=6, w=7, k=40, r=2, s=4, padding=(1, 1, 1, 1), dtype=BF16),
     "1x1": dict(c=200, h=6, w=7, k=72, r=1, s=1, dtype=BF16),
-    "tf32": dict(c=52, h=6, w=7, k=72, r=3, s=3, padding=(1, 1, 1, 1), dtype=F32, tf32=True),
+    "tensor core, tf32": dict(c=20, h=6, w=7, k=72, r=3, s=3, padding=(1, 1, 1, 1), dtype=F32, tf32=True),
     "ffma": dict(c=52, h=6, w=7, k=72, r=3, s=3, padding=(1, 1, 1, 1), dtype=F32),
     "few channels": dict(c=3, h=21, w=20, k=72, r=3, s=3, padding=(1, 1, 1, 1), stride=(2, 2), dtype=F16, bias=True),
     "few channels, any window": dict(c=2, h=21, w=20, k=72, r=5, s=4, padding=(1, 1, 1, 1), dtype=BF16, bias=True),

@@ -8,7 +8,7 @@ import torch
 from kernels.convolution import Case
 from kernels.harness import run
 
-DENSE = dict(n=1, c=64, h=16, w=16, k=128, r=3, s=3, padding=(1, 1, 1, 1))
+DENSE = dict(n=1, c=64, h=32, w=32, k=128, r=3, s=3, padding=(1, 1, 1, 1), stride=(2, 2))  # 16 x 16 outputs
 
 
 def counts(case, tile=""):

@@ -16,6 +16,7 @@ constexpr int64_t kMostPixels = kIndexLimit - 1024;  // of a launch: the last ti
 
 // Shared memory that every chip has that runs these kernels, and that a block gets without asking for more.
 constexpr int64_t kSharedEverywhere = 99 << 10, kSharedByDefault = 48 << 10;
+constexpr int64_t kSharedOfLargest = 227 << 10;  // of a block, on the chip that has most
 
 // A block's share: pixels x filters outputs, depth elements of the reduction at a time, stages slices in
 // shared memory, warps_m x warps_n warps.
@@ -89,13 +90,18 @@ int common_vector(int64_t in_group, int element_bytes, int alignment);
 
 // Adds a family's launches to the plan. What it returns says why it cannot; it is empty if it can.
 std::string plan_fprop_tensor_core(FpropPlanner&);
+std::string plan_fprop_resident_patch(FpropPlanner&);
 std::string plan_fprop_ffma(FpropPlanner&);
 std::string plan_fprop_few_channels(FpropPlanner&);
 std::string plan_fprop_depthwise(FpropPlanner&);
 std::string plan_fprop_plain(FpropPlanner&);
 
+// Which problems they are for, by all but the batch and the device.
+bool runs_resident_patch(const Conv2dProblem&, bool tf32);
+
 // Adds the kernels of a family that are compiled ahead of time.
 void list_fprop_tensor_core(std::vector<Kernel>&);
+void list_fprop_resident_patch(std::vector<Kernel>&);
 void list_fprop_ffma(std::vector<Kernel>&);
 void list_fprop_few_channels(std::vector<Kernel>&);
 void list_fprop_depthwise(std::vector<Kernel>&);

@@ -18,14 +18,16 @@ int shared_bytes(const TileShape& tile) {
   return (tile.pixels + tile.filters + 8) * tile.depth * 4 * tile.stages;
 }
 
-Candidate rate_tile(const TileShape& tile, const ProductSize& size, const Device& device) {
+Candidate rate_tile(const TileShape& tile, const Conv2dProblem& x, const Device& device) {
   const double ffma = static_cast<double>(tile.pixels) * tile.filters * tile.depth;
-  const double bytes = static_cast<double>(tile.pixels + tile.filters) * tile.depth * 4;
+  SliceWork slice;
+  slice.tensor = ffma / device.ffma_per_clock;
   // Every FFMA is issued too: four sub-partitions issue 128 lanes a clock, of which a quarter does something
   // else.
-  const double clocks = std::max({ffma / device.ffma_per_clock, ffma * 1.3 / 128, bytes / kL2BytesPerClock});
+  slice.issue = ffma * 1.3 / 128;
+  slice.l2 = static_cast<double>(tile.pixels + tile.filters) * tile.depth * 4 / kL2BytesPerClock;
   const int resident = resident_blocks(tile.threads(), 128, shared_bytes(tile), device);
-  return rate(tile, size, resident, clocks, 1500, device);
+  return rate(tile, x, slice, resident, 1500, device);
 }
 
 Kernel kernel_of(const TileShape& tile) {
@@ -40,9 +42,8 @@ void list_fprop_ffma(std::vector<Kernel>& kernels) {
 
 std::string plan_fprop_ffma(FpropPlanner& planner) {
   planner.plan.family = "fprop_ffma";
-  const TileShape* tile = planner.choose(tiles(), [&](const TileShape& tile) {
-    return rate_tile(tile, product_size(planner.x), planner.device);
-  });
+  const TileShape* tile = planner.choose(
+      tiles(), [&](const TileShape& tile) { return rate_tile(tile, planner.x, planner.device); });
   if (!tile) return planner.no_tile();
   Conv2dArguments args = planner.arguments();
   set_filter_tiles(args, tile->filters);

@@ -27,26 +27,24 @@ int shared_bytes(const TileShape& tile, int element_bytes) {
   return (tile.pixels + tile.filters) * tile.depth * element_bytes * tile.stages;
 }
 
-// A slice takes as long as the busiest of: tensor cores, issue slots, shared memory, and L2.
-Candidate rate_tile(const TileShape& tile, const ProductSize& size, int element_bytes, const Device& device) {
-  const int warps = tile.warps_m * tile.warps_n, steps = tile.depth * element_bytes / 32;
+Candidate rate_tile(const TileShape& tile, const Conv2dProblem& x, const Device& device) {
+  const int bytes = element_bytes(x.dtype);
+  const int warps = tile.warps_m * tile.warps_n, steps = tile.depth * bytes / 32;
   const int m = tile.pixels / tile.warps_m / 16, n = tile.filters / tile.warps_n / 8;
   const int hmma = m * n * steps, ldmatrix = (m + n / 2) * steps;  // of a warp
-  const int bytes = (tile.pixels + tile.filters) * tile.depth * element_bytes;
-  const double copies = static_cast<double>(bytes) / 16 / tile.threads();  // of a thread
+  const int copied = (tile.pixels + tile.filters) * tile.depth * bytes;
+  const double copies = static_cast<double>(copied) / 16 / tile.threads();  // of a thread
+  SliceWork slice;
+  slice.tensor = hmma * warps * device.slots_per_hmma / 4;
   // Copies come with their addresses and bit tests; 30 instructions run the loop.
-  const double instructions = hmma + ldmatrix + 4 * copies + 30;
-  const double clocks = std::max({
-      hmma * warps * device.slots_per_hmma / 4,
-      instructions * warps / 4,
-      (ldmatrix * warps * 512.0 + bytes) / kSharedBytesPerClock,
-      bytes / kL2BytesPerClock,
-  });
+  slice.issue = (hmma + ldmatrix + 4 * copies + 30) * warps / 4;
+  slice.shared = (ldmatrix * warps * 512.0 + copied) / kSharedBytesPerClock;
+  slice.l2 = copied / kL2BytesPerClock;
   const int registers = std::min(m * n * 4 + 2 * (m * 4 + n * 2) + 60, 255);
-  const int resident = resident_blocks(tile.threads(), registers, shared_bytes(tile, element_bytes), device);
+  const int resident = resident_blocks(tile.threads(), registers, shared_bytes(tile, bytes), device);
   const double latency =
       1500 + 0.5 * tile.pixels * tile.filters / warps / 8;  // first slices' way, and the epilogue
-  return rate(tile, size, resident, clocks, latency, device);
+  return rate(tile, x, slice, resident, latency, device);
 }
 
 // Taps that the kernel is compiled for: common windows, as constants; 0 x 0 stands for any. A window of one
@@ -99,7 +97,7 @@ std::string plan_fprop_tensor_core(FpropPlanner& planner) {
   int vector = common_vector(x.c / x.groups, planner.bytes, planner.options.alignment);
   if (ahead_of_time && vector < 16) vector = planner.bytes;
   const TileShape* tile = planner.choose(tiles(planner.bytes), [&](const TileShape& tile) {
-    Candidate candidate = rate_tile(tile, product_size(x), planner.bytes, planner.device);
+    Candidate candidate = rate_tile(tile, x, planner.device);
     const bool no_kernel = (ahead_of_time && !is_common(tile, planner.bytes)) ||
                            ((vector < 4 || (ahead_of_time && vector < 16)) && !copies_elements(tile));
     if (no_kernel || shared_bytes(tile, planner.bytes) > planner.device.shared_per_block)

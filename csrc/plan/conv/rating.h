@@ -16,8 +16,26 @@ constexpr double kL2BytesPerClock = 48;       // of an SM, when all read
 
 int resident_blocks(int threads, int registers, int shared, const Device&);
 
-// A tile of which a block works through ceil(reduction / depth) slices, each in slice_clocks.
-Candidate rate(const TileShape&, const ProductSize&, int resident, double slice_clocks, double latency,
+// Clocks of an SM that a block's slice takes of each of its parts.
+struct SliceWork {
+  double tensor = 0, issue = 0, shared = 0, l2 = 0;
+};
+
+struct BlockWork {
+  int64_t slices;
+  SliceWork slice;
+  double latency;  // clocks of its start and its end
+  int threads;
+};
+
+// Bytes of the tensors, each moved once.
+double compulsory_bytes(const Conv2dProblem&);
+
+Candidate rate(const std::string& tile, const BlockWork&, int64_t blocks, int resident, double dram_bytes,
+               const Device&);
+
+// A tile whose blocks work through a gathered matrix product.
+Candidate rate(const TileShape&, const Conv2dProblem&, const SliceWork&, int resident, double latency,
                const Device&);
 
 }  // namespace pyconvx

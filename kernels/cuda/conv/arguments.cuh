@@ -11,6 +11,25 @@
 
 namespace pyconvx {
 
+// How the patches of input lie that blocks keep in shared memory: patch.cuh.
+struct PatchArguments {
+  Division by_band;         // columns of output in a band
+  Division by_rows;         // P
+  Division by_bands;        // bands of an image
+  Division by_image_lines;  // H
+  Division by_columns;      // the table's entries for a line: its columns, rounded up
+  int columns, left;        // of a line, how many may lie in an image, from which one on
+  int passes, busy_passes;  // of all threads through the table; those that may have something to copy
+  int line_pitch, skip;     // bytes from line to line, and besides that from strip to strip
+  int bytes;                // of a patch
+  int tap_step;             // bytes from tap to tap in a line of the window: a row, or the only column
+  int line_jump;            // more bytes from its last tap to the next one
+  int taps_of_line;
+  int blocks;    // channel blocks, of a split
+  int splits;    // of the channels
+  unsigned one;  // 1: x * one + pointer is one instruction, x + pointer would be two
+};
+
 struct Conv2dArguments {
   const void* input;
   const void* filter;
@@ -19,6 +38,7 @@ struct Conv2dArguments {
   const void* scale;     // one accumulator (f32, or f64 in f64) per filter, or null
   const void* shift;     // likewise
   const void* residual;  // laid out as the output, or null
+  float* partial;        // sums of splits, or null
 
   int n, h, w, c;
   int k, p, q;
@@ -47,6 +67,8 @@ struct Conv2dArguments {
   int tiles;  // in all images
   Division by_tiles_of_image;
   Division by_tiles_of_row;  // from an image's left to its right edge
+
+  PatchArguments patch;  // for kernels whose blocks keep one
 };
 
 struct TransposeArguments {

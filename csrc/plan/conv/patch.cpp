@@ -1,0 +1,192 @@
+#include "plan/conv/patch.h"
+
+#include "plan/conv_arguments.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <tuple>
+
+namespace pyconvx {
+namespace {
+
+constexpr int kMostCopies = 8;  // with a tap: their table entries are in registers
+
+int64_t round_up(int64_t x, int64_t to) {
+  return ceil_div(x, to) * to;
+}
+
+// The smallest number from x on that is y modulo 8.
+int64_t congruent(int64_t x, int64_t y) {
+  return x + ((y - x) % 8 + 8) % 8;
+}
+
+// Where a band makes next to no difference to time, the one with fewer tiles, fewer copies in the loop, less
+// input.
+bool is_better(const RatedPatch& x, const RatedPatch& y) {
+  const auto order = [](const RatedPatch& rated) {
+    return std::make_tuple(std::floor(std::log(rated.candidate.clocks) * 50), rated.candidate.waves,
+                           rated.fit.copies, rated.fit.copied_pixels);
+  };
+  return order(x) < order(y);
+}
+
+// Taps of the loop's body: a line of the window, if it is short.
+int taps_of_round(const Conv2dProblem& x) {
+  const int64_t line = x.s == 1 ? x.r : x.s;
+  return line <= 7 ? static_cast<int>(line) : 1;
+}
+
+}  // namespace
+
+std::string PatchTileShape::name(int element_bytes) const {
+  return text(pixels, "x", filters, "x", depth(element_bytes));
+}
+
+std::string PatchTileShape::spelled() const {
+  return text("pyconvx::PatchTile<", pixels, ", ", filters, ", ", chunks, ", ", warps_m, ", ", warps_n, ", ",
+              slices, ", ", stages, ">");
+}
+
+// Every size that a kernel counts in 31 bits is bounded before it is narrowed: first by the size of a patch.
+std::optional<PatchFit> fit_patch(const Conv2dProblem& x, const PatchTileShape& tile, int64_t band,
+                                  const std::vector<std::array<int, 2>>& compiled) {
+  const int64_t bands = ceil_div(x.q(), band), taps = x.r * x.s, p = x.p();
+  const int64_t halo = (x.r - 1) * x.dilation_h, columns = band + (x.s - 1) * x.dilation_w;
+  if (halo > 1 << 12 || columns > 1 << 12 || taps > 1 << 12) return {};
+
+  // Lines that a run of pixels touches, and borders of strips that it crosses, at most. Runs begin with a
+  // line, if lines divide them.
+  const bool whole_lines = tile.pixels % band == 0;
+  const int64_t lines = whole_lines ? tile.pixels / band : (tile.pixels + band - 2) / band + 1;
+  const int64_t last_row = whole_lines ? p - std::gcd(lines, p) : p - 1;
+  const int64_t borders = (last_row + lines - 1) / p;
+
+  const int64_t pixel = tile.chunks + 1;  // in chunks
+  const bool wraps = band % 8 != 0;
+  const int64_t line = wraps ? congruent(columns * pixel, band * pixel) : columns * pixel;
+  const int64_t skip = wraps ? congruent(0, -halo * line) : 0;
+  const int64_t bytes = ((lines + (borders + 1) * halo) * line + borders * skip) * 16;
+
+  const int64_t outside = std::max<int64_t>(0, halo - x.pad_top - x.pad_bottom);
+  const int64_t copied_lines = lines + halo + borders * outside;
+  const int64_t copied_columns = bands == 1 ? x.w : columns;
+  const int64_t entries_of_line = tile.chunks == 4 ? round_up(copied_columns, 8) : copied_columns;
+  const int64_t busy = ceil_div(copied_lines * entries_of_line, tile.rows_at_once());
+  const int64_t taps_in_time = taps - tile.stages + 2;
+  if (taps_in_time < 1) return {};
+  int round = taps_of_round(x);
+  int64_t copies = ceil_div(busy, taps_in_time);
+  if (!compiled.empty()) {
+    const auto suits = std::find_if(compiled.begin(), compiled.end(), [&](const std::array<int, 2>& kernel) {
+      return (kernel[0] == round || kernel[0] == 1) && kernel[1] >= copies;
+    });
+    if (suits == compiled.end()) return {};
+    round = (*suits)[0], copies = (*suits)[1];
+  }
+  const int64_t passes = round_up(busy, round * copies) + round * copies;
+  const int64_t shared =
+      int64_t{tile.stages} * tile.filters * pixel * 16 + 2 * bytes + passes * tile.rows_at_once() * 8;
+  const int64_t image = bands * band * p;
+  if (copies > kMostCopies || shared > kSharedOfLargest || image >= kMostPixels ||
+      (borders + 2) * x.h >= kIndexLimit / x.w)
+    return {};
+
+  const auto division = [](int64_t by) { return division_by(static_cast<unsigned>(by)); };
+  const auto narrow = [](int64_t size) { return static_cast<int>(size); };
+  PatchFit fit{};
+  PatchArguments& args = fit.arguments;
+  args.by_band = division(band), args.by_rows = division(p), args.by_bands = division(bands);
+  args.by_image_lines = division(x.h), args.by_columns = division(entries_of_line);
+  args.columns = narrow(copied_columns), args.left = narrow(bands == 1 ? x.pad_left : 0);
+  args.passes = narrow(passes), args.busy_passes = narrow(busy);
+  args.line_pitch = narrow(line * 16), args.skip = narrow(skip * 16), args.bytes = narrow(bytes);
+  const int64_t right = x.dilation_w * pixel * 16, below = x.dilation_h * line * 16;
+  args.tap_step = narrow(x.s == 1 ? below : right);
+  args.taps_of_line = narrow(x.s == 1 ? x.r : x.s);
+  args.line_jump = narrow(x.s == 1 ? 0 : below - x.s * right);
+  args.one = 1;
+  fit.round = round, fit.copies = narrow(copies), fit.shared_bytes = narrow(shared);
+  fit.image_pixels = image;
+  // Halves of borders' lines lie outside the image; those of the left and right halo are in other bands.
+  const double average_lines = static_cast<double>(tile.pixels) / static_cast<double>(band) +
+                               (whole_lines ? 0 : 1) + static_cast<double>(halo);
+  fit.copied_pixels = average_lines * static_cast<double>(std::min(copied_columns, x.w));
+  return fit;
+}
+
+std::vector<int64_t> bands(const Conv2dProblem& x) {
+  std::vector<int64_t> widths;
+  for (int64_t width : {8, 16, 32})
+    if (width <= round_up(x.q(), 8)) widths.push_back(width);
+  for (int64_t count = 1; count <= 8; ++count) {
+    const int64_t width = ceil_div(x.q(), count);
+    if (width <= 64 && std::find(widths.begin(), widths.end(), width) == widths.end())
+      widths.push_back(width);
+  }
+  return widths;
+}
+
+bool suits_patch(const Conv2dProblem& x, const PatchTileShape& smallest, bool tf32) {
+  if (x.r * x.s == 1 || x.stride_h != 1 || x.stride_w != 1) return false;
+  if (x.dtype == DType::f64 || (x.dtype == DType::f32 && !tf32)) return false;
+  const int64_t channels = x.c / x.groups, depth = smallest.depth(element_bytes(x.dtype));
+  if (4 * round_up(channels, depth) > 5 * channels) return false;  // a quarter of zeros is too many
+  const std::vector<int64_t> widths = bands(x);
+  return std::any_of(widths.begin(), widths.end(), [&](int64_t width) {
+    const std::optional<PatchFit> fit = fit_patch(x, smallest, width, rounds_and_copies_ahead_of_time(2));
+    return fit && fit->shared_bytes <= kSharedEverywhere;
+  });
+}
+
+// A round of three taps with two copies, and of one tap with few or many of them.
+std::vector<std::array<int, 2>> rounds_and_copies_ahead_of_time(int vector) {
+  if (vector < 16) return {{1, kMostCopies}};
+  return {{3, 2}, {1, 2}, {1, kMostCopies}};
+}
+
+std::optional<RatedPatch> rate_patch(const FpropPlanner& planner, const PatchTileShape& tile, int vector,
+                                     int64_t splits) {
+  const Conv2dProblem& x = planner.x;
+  const Device& device = planner.device;
+  const int bytes = element_bytes(x.dtype);
+  const int64_t taps = x.r * x.s, filters = x.k / x.groups;
+  const int64_t channel_blocks = ceil_div(ceil_div(x.c / x.groups, tile.depth(bytes)), splits);
+  const int warps = tile.threads() / 32, steps = tile.chunks / 2 / tile.slices;
+  const int m = tile.pixels / tile.warps_m / 16, n = tile.filters / tile.warps_n / 8;
+  const double hmma = m * n * steps, ldmatrix = (m + n / 2) * steps;  // of a warp, for a tap
+  const int sets = steps % 2 == 0 ? 2 : 1;
+  const int registers = std::min(m * n * 4 + sets * (m * 4 + n * 2) + 50, 255);
+  std::vector<std::array<int, 2>> compiled;
+  if (planner.options.ahead_of_time) compiled = rounds_and_copies_ahead_of_time(vector);
+  std::optional<RatedPatch> best;
+  for (int64_t band : bands(x)) {
+    const std::optional<PatchFit> fit = fit_patch(x, tile, band, compiled);
+    if (!fit || fit->shared_bytes > device.shared_per_block) continue;
+    const double filter_bytes = tile.filters * tile.chunks * 16.0;
+    const double patch_bytes = fit->copied_pixels * tile.chunks * 16 / static_cast<double>(taps);
+    // A copy takes its address and itself; 15 instructions more make up a tap, 15 a round.
+    const double instructions = hmma + ldmatrix + 2.0 * tile.filters / tile.rows_at_once() +
+                                5.0 * fit->copies + 15 + 15.0 / fit->round;
+    SliceWork work;
+    work.tensor = hmma * warps * device.slots_per_hmma / 4;
+    work.issue = instructions * warps / 4;
+    work.shared = (ldmatrix * warps * 512 + filter_bytes + patch_bytes) / kSharedBytesPerClock;
+    work.l2 = (filter_bytes + patch_bytes) / kL2BytesPerClock;
+    BlockWork block;
+    block.slices = channel_blocks * taps;
+    block.slice = work;
+    // The first patch's way and the epilogue, and partial sums that are written and read again.
+    const double outputs = static_cast<double>(tile.pixels) * tile.filters;
+    block.latency = 2000 + 0.5 * outputs / warps / 8 + (splits > 1 ? outputs * 8 / kL2BytesPerClock : 0);
+    block.threads = tile.threads();
+    const int64_t tiles = ceil_div(x.n * fit->image_pixels, tile.pixels);
+    const int64_t blocks = tiles * ceil_div(filters, tile.filters) * x.groups * splits;
+    const int resident = resident_blocks(tile.threads(), registers, fit->shared_bytes, device);
+    RatedPatch rated{*fit, rate(tile.name(bytes), block, blocks, resident, compulsory_bytes(x), device)};
+    if (!best || is_better(rated, *best)) best = rated;
+  }
+  return best;
+}
+
+}  // namespace pyconvx

@@ -1,0 +1,54 @@
+// Tiles whose blocks keep a patch of the input in shared memory (kernels/cuda/conv/patch.cuh), and how a
+// problem's patches lie in them.
+#pragma once
+
+#include "plan/conv/rating.h"
+
+#include <optional>
+
+namespace pyconvx {
+
+// pixels x filters outputs; channel blocks of `chunks` times 16 bytes; warps that share pixels, filters and
+// channels; the filters of `stages` taps in shared memory.
+struct PatchTileShape {
+  int pixels, filters, chunks;
+  int warps_m, warps_n, slices, stages;
+
+  int threads() const { return 32 * warps_m * warps_n * slices; }
+  int depth(int element_bytes) const { return chunks * 16 / element_bytes; }  // elements of a channel block
+  int rows_at_once() const { return threads() / chunks; }
+  std::string name(int element_bytes) const;  // "128x128x32"
+  std::string spelled() const;                // as the kernels' template argument
+};
+
+// A problem's patches in a tile, with bands of a certain width.
+struct PatchFit {
+  PatchArguments arguments;
+  int round, copies;  // taps of the loop's body, and pieces of the next patch that go with each
+  int shared_bytes;
+  int64_t image_pixels;  // of one image, numbered as tiles are: bands may reach past Q
+  double copied_pixels;  // of input, on average for a tile
+};
+
+// Rounds and copies that kernels are compiled for ahead of time, with a vector length.
+std::vector<std::array<int, 2>> rounds_and_copies_ahead_of_time(int vector);
+
+// Empty if it doesn't fit shared memory that some chip has, or isn't there in time. `compiled` are the rounds
+// and copies to choose from; if there are none, any will do.
+std::optional<PatchFit> fit_patch(const Conv2dProblem&, const PatchTileShape&, int64_t band,
+                                  const std::vector<std::array<int, 2>>& compiled);
+
+// The widths worth trying.
+std::vector<int64_t> bands(const Conv2dProblem&);
+
+// Can a patch be kept at all, and are few channels added up in vain? `depth` elements make up a block.
+bool suits_patch(const Conv2dProblem&, const PatchTileShape& smallest, bool tf32);
+
+// A tile's best fit and its rating. `splits` of the channels are computed by blocks of their own.
+struct RatedPatch {
+  PatchFit fit;
+  Candidate candidate;
+};
+std::optional<RatedPatch> rate_patch(const FpropPlanner&, const PatchTileShape&, int vector, int64_t splits);
+
+}  // namespace pyconvx
