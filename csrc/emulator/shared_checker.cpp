@@ -1,8 +1,22 @@
 #include "shared_checker.h"
 
+#include <type_traits>
+
 #include "reports.h"
 
 namespace pyconvx::emulator {
+
+// body(how many bytes): as a constant where an access is of a common width, so that loops over its bytes
+// become vector code.
+template <class Body>
+static inline void for_width(uint32_t bytes, Body&& body) {
+  if (bytes == 16)
+    body(std::integral_constant<uint32_t, 16>{});
+  else if (bytes == 4)
+    body(std::integral_constant<uint32_t, 4>{});
+  else
+    body(bytes);
+}
 
 void SharedChecker::resize(uint32_t bytes, uint32_t warps) {
   bytes_ = bytes;
@@ -36,7 +50,9 @@ Finding SharedChecker::read(const SharedAccess& a) {
   const Time start = order_->block_start(), settled = order_->settled(a.warp) - start;
   const Time* written = &written_[a.address];
   bool easy = true;
-  for (uint32_t k = 0; k < a.bytes; ++k) easy &= written[k] - start < settled;
+  for_width(a.bytes, [&](auto bytes) {
+    for (uint32_t k = 0; k < bytes; ++k) easy &= written[k] - start < settled;
+  });
   Finding finding;
   if (!easy) finding = slow_read(a);
   if (!a.synchronizing) remember_read(a);
@@ -50,12 +66,14 @@ void SharedChecker::remember_read(const SharedAccess& a) {
   const uint32_t unsettled = order_->warp_settled(a.warp) << kLaneBits;
   Time* __restrict last_read = &last_read_[a.address];
   uint32_t* __restrict reads = &reads_[size_t(a.warp) * bytes_ + a.address];
-  for (uint32_t k = 0; k < a.bytes; ++k) {
-    // A lane that read before, in no order with this one, must not be forgotten.
-    const bool another = reads[k] >= unsettled && reads[k] % (1u << kLaneBits) != lane;
-    last_read[k] = now;
-    reads[k] = another ? several : mine;
-  }
+  for_width(a.bytes, [=](auto bytes) {
+    for (uint32_t k = 0; k < bytes; ++k) {
+      // A lane that read before, in no order with this one, must not be forgotten.
+      const bool another = reads[k] >= unsettled && reads[k] % (1u << kLaneBits) != lane;
+      last_read[k] = now;
+      reads[k] = another ? several : mine;
+    }
+  });
 }
 
 Finding SharedChecker::slow_read(const SharedAccess& a) const {
@@ -88,19 +106,34 @@ Finding SharedChecker::slow_read(const SharedAccess& a) const {
 }
 
 Finding SharedChecker::write(const SharedAccess& a, const uint8_t* before, const uint8_t* data) {
-  const Time settled = order_->settled(a.warp), now = order_->now();
-  bool easy = true;
-  for (uint32_t k = a.address; k < a.address + a.bytes; ++k)
-    easy &= written_[k] < settled && last_read_[k] < settled;
-  Finding finding;
-  if (!easy) finding = slow_write(a, before, data);
-  const uint16_t thread = static_cast<uint16_t>(a.warp * kLanes + a.lane);
-  for (uint32_t k = a.address; k < a.address + a.bytes; ++k) {
-    written_[k] = now;
-    writer_[k] = thread;
-    synchronizing_[k] = a.synchronizing;
-  }
+  Finding finding = check_write(a, before, data);
+  remember_write(a, order_->now());
   return finding;
+}
+
+Finding SharedChecker::check_write(const SharedAccess& a, const uint8_t* before, const uint8_t* data) const {
+  const Time settled = order_->settled(a.warp);
+  const Time *written = &written_[a.address], *last_read = &last_read_[a.address];
+  bool easy = true;
+  for_width(a.bytes, [&](auto bytes) {
+    for (uint32_t k = 0; k < bytes; ++k) easy &= (written[k] < settled) & (last_read[k] < settled);
+  });
+  return easy ? Finding{} : slow_write(a, before, data);
+}
+
+void SharedChecker::remember_write(const SharedAccess& a, Time when) {
+  const uint16_t thread = static_cast<uint16_t>(a.warp * kLanes + a.lane);
+  const uint8_t synchronizing = a.synchronizing;
+  Time* __restrict written = &written_[a.address];
+  uint16_t* __restrict writer = &writer_[a.address];
+  uint8_t* __restrict how = &synchronizing_[a.address];
+  for_width(a.bytes, [=](auto bytes) {
+    for (uint32_t k = 0; k < bytes; ++k) {
+      written[k] = when;
+      writer[k] = thread;
+      how[k] = synchronizing;
+    }
+  });
 }
 
 Finding SharedChecker::slow_write(const SharedAccess& a, const uint8_t* before, const uint8_t* data) const {
@@ -156,18 +189,13 @@ Finding SharedChecker::reader_conflict(const SharedAccess& a, uint32_t byte) con
 }
 
 Finding SharedChecker::issue_copy(const SharedAccess& a) {
-  Finding finding = write(a, nullptr, nullptr);
-  for (uint32_t k = a.address; k < a.address + a.bytes; ++k) written_[k] = kInFlight;
+  Finding finding = check_write(a, nullptr, nullptr);
+  remember_write(a, kInFlight);
   return finding;
 }
 
 void SharedChecker::finish_copy(const SharedAccess& a) {
-  const uint16_t thread = static_cast<uint16_t>(a.warp * kLanes + a.lane);
-  for (uint32_t k = a.address; k < a.address + a.bytes; ++k) {
-    written_[k] = order_->now();
-    writer_[k] = thread;
-    synchronizing_[k] = false;
-  }
+  remember_write(a, order_->now());
 }
 
 }  // namespace pyconvx::emulator

@@ -44,6 +44,8 @@ private:
 
   Finding slow_read(const SharedAccess& access) const;
   void remember_read(const SharedAccess& access);
+  Finding check_write(const SharedAccess& access, const uint8_t* before, const uint8_t* data) const;
+  void remember_write(const SharedAccess& access, Time when);
   Finding slow_write(const SharedAccess& access, const uint8_t* before, const uint8_t* data) const;
   Finding reader_conflict(const SharedAccess& access, uint32_t byte) const;
   std::string thread(uint32_t byte) const;

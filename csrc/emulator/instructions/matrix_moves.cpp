@@ -59,7 +59,11 @@ void ldmatrix(Warp& w, const Instruction& i, LaneMask) {
         std::memset(matrix.element[row], kPoison, kRowBytes);
     }
     uint32_t* d = w.lanes<uint32_t>(i.destination[j]);
-    for (int lane = 0; lane < kLanes; ++lane) d[lane] = matrix.fragment(lane, i.transposed);
+    if (i.transposed) {
+      for (int lane = 0; lane < kLanes; ++lane) d[lane] = matrix.fragment(lane, true);
+    } else {  // four lanes' fragments are a row as it lies in memory
+      std::memcpy(d, matrix.element, sizeof matrix.element);
+    }
   }
 }
 

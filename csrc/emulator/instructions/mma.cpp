@@ -12,6 +12,10 @@
 #include <cmath>
 #include <cstring>
 
+#ifdef __FMA__
+#include <immintrin.h>
+#endif
+
 #include "../access.h"
 #include "lane_ops.h"
 
@@ -74,11 +78,29 @@ void gather_b(Warp& w, const Instruction& i, double (&b)[kMaxK][kN]) {
   }
 }
 
-// Four rows at a time keep the adders busy.
+// Four rows at a time keep the adders busy. Products are exact in double, so fused or not the sums are the
+// same.
 template <int K>
 void multiply(const double (&a)[kM][kMaxK], const double (&b)[kMaxK][kN], double (&sum)[kM][kN]) {
   constexpr int kRows = 4;
   for (int m = 0; m < kM; m += kRows) {
+#ifdef __FMA__
+    __m256d left[kRows] = {}, right[kRows] = {};  // four columns each
+    for (int k = 0; k < K; ++k) {
+      const __m256d b_left = _mm256_load_pd(b[k]), b_right = _mm256_load_pd(b[k] + 4);
+#pragma GCC unroll 4
+      for (int r = 0; r < kRows; ++r) {
+        const __m256d x = _mm256_broadcast_sd(&a[m + r][k]);
+        left[r] = _mm256_fmadd_pd(x, b_left, left[r]);
+        right[r] = _mm256_fmadd_pd(x, b_right, right[r]);
+      }
+    }
+#pragma GCC unroll 4
+    for (int r = 0; r < kRows; ++r) {
+      _mm256_store_pd(sum[m + r], left[r]);
+      _mm256_store_pd(sum[m + r] + 4, right[r]);
+    }
+#else
     double rows[kRows][kN] = {};
     for (int k = 0; k < K; ++k) {
       for (int r = 0; r < kRows; ++r) {
@@ -86,14 +108,19 @@ void multiply(const double (&a)[kM][kMaxK], const double (&b)[kMaxK][kN], double
       }
     }
     std::memcpy(sum[m], rows, sizeof rows);
+#endif
   }
 }
 
-// Accumulators: four f32 or s32 registers, or two of f16 pairs.
+// Accumulators: four f32 or s32 registers, or two of f16 pairs. Two registers of all lanes, taken in turns,
+// are eight rows of the matrix as they lie in memory.
 template <class Store>
-void for_accumulators(Store&& store) {
-  for (int e = 0; e < 4; ++e) {
-    for (int lane = 0; lane < kLanes; ++lane) store(lane, e, lane / 4 + 8 * (e / 2), lane % 4 * 2 + e % 2);
+void for_accumulators(double (&sum)[kM][kN], Store&& store) {
+  for (int half = 0; half < 2; ++half) {
+    double* rows = sum[8 * half];
+    for (int lane = 0; lane < kLanes; ++lane) {
+      for (int e = 0; e < 2; ++e) store(lane, 2 * half + e, rows[2 * lane + e]);
+    }
   }
 }
 
@@ -107,20 +134,25 @@ void mma_float(Warp& w, const Instruction& i, LaneMask active) {
   gather_b<B, K>(w, i, b);
   multiply<K>(a, b, sum);
   const int c = 3 * K / (4 * A::per_register);  // registers of A and B come first
-  for_accumulators([&](int lane, int e, int row, int column) {
-    if (i.mode & kSingleC)
-      sum[row][column] += w.lanes<float>(i.source[c + e])[lane];
-    else
-      sum[row][column] +=
-          half_to_float(static_cast<uint16_t>(w.lanes<uint32_t>(i.source[c + e / 2])[lane] >> 16 * (e % 2)));
-  });
-  for_accumulators([&](int lane, int e, int row, int column) {
-    const double value = sum[row][column];
-    if (i.mode & kSingleD)
-      w.lanes<float>(i.destination[e])[lane] = static_cast<float>(value);
-    else
-      w.lanes<uint16_t>(i.destination[e / 2])[2 * lane + e % 2] = static_cast<uint16_t>(encode(value, kHalf));
-  });
+  if (i.mode & kSingleC) {
+    const float* of[4];
+    for (int e = 0; e < 4; ++e) of[e] = w.lanes<float>(i.source[c + e]);
+    for_accumulators(sum, [&](int lane, int e, double& value) { value += of[e][lane]; });
+  } else {
+    const uint16_t* of[2] = {w.lanes<uint16_t>(i.source[c]), w.lanes<uint16_t>(i.source[c + 1])};
+    for_accumulators(
+        sum, [&](int lane, int e, double& value) { value += half_to_float(of[e / 2][2 * lane + e % 2]); });
+  }
+  if (i.mode & kSingleD) {
+    float* of[4];
+    for (int e = 0; e < 4; ++e) of[e] = w.lanes<float>(i.destination[e]);
+    for_accumulators(sum, [&](int lane, int e, double& value) { of[e][lane] = static_cast<float>(value); });
+  } else {
+    uint16_t* of[2] = {w.lanes<uint16_t>(i.destination[0]), w.lanes<uint16_t>(i.destination[1])};
+    for_accumulators(sum, [&](int lane, int e, double& value) {
+      of[e / 2][2 * lane + e % 2] = static_cast<uint16_t>(encode(value, kHalf));
+    });
+  }
 }
 
 template <class A, class B, int K>
@@ -131,13 +163,12 @@ void mma_integer(Warp& w, const Instruction& i, LaneMask active) {
   gather_b<B, K>(w, i, b);
   multiply<K>(a, b, sum);
   const int c = 3 * K / (4 * A::per_register);
-  for_accumulators([&](int lane, int e, int row, int column) {
-    sum[row][column] += w.lanes<int32_t>(i.source[c + e])[lane];
-  });
-  for_accumulators([&](int lane, int e, int row, int column) {
-    int64_t value = static_cast<int64_t>(sum[row][column]);
-    if (i.saturate) value = std::clamp<int64_t>(value, INT32_MIN, INT32_MAX);
-    w.lanes<uint32_t>(i.destination[e])[lane] = static_cast<uint32_t>(value);
+  for_accumulators(sum,
+                   [&](int lane, int e, double& value) { value += w.lanes<int32_t>(i.source[c + e])[lane]; });
+  for_accumulators(sum, [&](int lane, int e, double& value) {
+    int64_t integer = static_cast<int64_t>(value);
+    if (i.saturate) integer = std::clamp<int64_t>(integer, INT32_MIN, INT32_MAX);
+    w.lanes<uint32_t>(i.destination[e])[lane] = static_cast<uint32_t>(integer);
   });
 }
 
