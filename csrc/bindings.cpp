@@ -171,6 +171,30 @@ void relu_backward(int64_t count, DType dtype, Address grad_output, Address outp
   cpu::kernels().relu_backward(count, dtype, from, y, to);
 }
 
+void residual_add_mask(int64_t count, DType dtype, Address x, Address residual, Address output,
+                       Address mask) {
+  constexpr const char* op = "residual_add_mask";
+  require_count(op, count);
+  if (count == 0) return;
+  const void* from = pointer<const void>(op, "x", x);
+  const void* other = pointer<const void>(op, "residual", residual);
+  void* to = pointer(op, "output", output);
+  uint8_t* bits = pointer<uint8_t>(op, "mask", mask);
+  const py::gil_scoped_release released;
+  cpu::kernels().residual_add_mask(count, dtype, from, other, to, bits);
+}
+
+void relu_backward_mask(int64_t count, DType dtype, Address grad_output, Address mask, Address grad_input) {
+  constexpr const char* op = "relu_backward_mask";
+  require_count(op, count);
+  if (count == 0) return;
+  const void* from = pointer<const void>(op, "grad_output", grad_output);
+  const uint8_t* bits = pointer<const uint8_t>(op, "mask", mask);
+  void* to = pointer(op, "grad_input", grad_input);
+  const py::gil_scoped_release released;
+  cpu::kernels().relu_backward_mask(count, dtype, from, bits, to);
+}
+
 // ---------------------------------------------------------------------------------------------------------
 // Binding.
 
@@ -364,6 +388,10 @@ void bind_cpu(py::module_ m) {
         "output may be x or residual. 16-bit floats are added in float32 and rounded once.");
   m.def("relu_backward", &relu_backward, "count"_a, "dtype"_a, "grad_output"_a, "output"_a, "grad_input"_a,
         "grad_input[i] = 0 if output[i] <= 0, else grad_output[i], for count elements.");
+  m.def("residual_add_mask", &residual_add_mask, "count"_a, "dtype"_a, "x"_a, "residual"_a, "output"_a,
+        "mask"_a, "residual_add with a ReLU, and bit i % 8 of mask[i / 8] set where output[i] is not <= 0.");
+  m.def("relu_backward_mask", &relu_backward_mask, "count"_a, "dtype"_a, "grad_output"_a, "mask"_a,
+        "grad_input"_a, "grad_input[i] = grad_output[i] where that bit is set, else 0.");
 }
 
 }  // namespace

@@ -108,6 +108,13 @@ struct Unpool2dProblem {
   }
 };
 
+// An operation on each element of tensors of one shape: no geometry, so nothing to refuse.
+struct ElementwiseProblem {
+  int64_t count;
+  DType dtype;
+  Activation activation;
+};
+
 // Equality and hashing by value make a problem the key of a plan, a tuning result or a compiled kernel.
 template <class Problem>
 bool same(const Problem& a, const Problem& b) {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -32,6 +33,11 @@ class ElementwiseProblem:
     shape: tuple[int, ...]
     dtype: _C.DType
     activation: _C.Activation
+
+    @property
+    def count(self) -> int:
+        """The number of elements."""
+        return math.prod(self.shape)
 
     def __str__(self) -> str:
         sizes = "x".join(map(str, self.shape))

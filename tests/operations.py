@@ -118,6 +118,11 @@ def _winners(
     return operand
 
 
+def _mask(size: int) -> Operand:
+    """Bytes of any bits."""
+    return lambda generator, layout, dtype: torch.randint(256, (size,), generator=generator, dtype=torch.uint8)
+
+
 class Recorder(TorchDispatchMode):
     """Notes every operation that reaches the dispatcher inside its ``with`` block."""
 
@@ -255,6 +260,8 @@ SAMPLES = [
     Sample("residual_add", "matrix", (_random(3, 4), _random(3, 4)), ("relu",)),
     Sample("residual_add", "one-channel", (_random(2, 1, 2, 2), _random(2, 1, 2, 2)), ("relu",)),
     Sample("relu_backward", "image", (_random(2, 3, 4, 3), _random(2, 3, 4, 3)), (), constants=(1,)),
+    Sample("residual_add_mask", "matrix", (_random(3, 5), _random(3, 5)), ()),
+    Sample("relu_backward_mask", "matrix", (_random(3, 5), _mask(2)), ((5, 1),)),
     Sample("relu_backward", "vector", (_random(5), _random(5)), (), constants=(1,)),
 ]  # fmt: skip
 

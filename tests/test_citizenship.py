@@ -153,9 +153,10 @@ def test_dispatch_mode_sees_the_operation_and_its_backward(sample, layout):
     tensors = sample.tensors(layout, grad=True)
     with Recorder() as recorder:
         result = sample(*tensors)
-        assert recorder.operations() == {sample.operation}
+        ran = "residual_add_mask" if sample.operation == "residual_add" else sample.operation  # as training has it
+        assert recorder.operations() == {ran}
         differentiable_results(result)[0].sum().backward()
-    assert recorder.operations() > {sample.operation} or sample.operation == "relu_backward"
+    assert recorder.operations() > {ran} or ran in ("relu_backward", "relu_backward_mask")  # their own gradients
 
 
 @both_layouts

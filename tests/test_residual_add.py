@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from checking import DTYPES, assert_same_bits, assert_same_values, integers, is_in, normal
+from checking import DTYPES, assert_same_bits, assert_same_values, in_layout, integers, is_in, normal
 
 import pyconvx
 from pyconvx import backends, ops
@@ -172,6 +172,89 @@ def test_nan_passes_gradients_on(dtype, backend):
     assert grad_input.tolist() == [0, 0, 0, 3, 3, 3, 3, 0]
 
 
+# The mask that training keeps in the output's place.
+
+
+def bits_in_memory(mask, output):
+    """The mask's bits with the shape of the output."""
+    bits = (mask[:, None] >> torch.arange(8, dtype=torch.uint8) & 1).flatten()
+    assert not bits[output.numel() :].any()
+    return torch.empty_like(output, dtype=torch.uint8).as_strided_(output.shape, output.stride()).copy_(
+        bits[: output.numel()].clone().as_strided(output.shape, output.stride())
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [*SHAPES, (3, 5, 67, 9)], ids=str)
+def test_the_mask_has_the_bits_of_what_passes_gradients(rng, shape, dtype, layout, backend):
+    x, residual, grad = (in_layout(integers(rng, shape, dtype), layout) for _ in range(3))
+    if x.numel() > 20:
+        x.as_strided((x.numel(),), (1,))[3:19:5] = float("nan")
+    with pyconvx.backend(backend):
+        output, mask = ops.residual_add_mask(x, residual)
+        grad_input = ops.relu_backward_mask(grad, mask, output.stride())
+        assert_same_bits(output, ops.residual_add(x, residual, "relu"))
+        assert_same_bits(grad_input, ops.relu_backward(grad, output))
+    assert mask.dtype == torch.uint8
+    assert mask.shape == ((x.numel() + 7) // 8,)
+    assert output.stride() == grad_input.stride() == torch.empty_like(x).stride()
+    assert torch.equal(bits_in_memory(mask, output) == 1, ~(output <= 0))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_gradient_in_another_layout_meets_the_right_bits(rng, backend):
+    x, residual = (integers(rng, (2, 17, 5, 6), layout=torch.channels_last) for _ in range(2))
+    grad = normal(rng, (2, 17, 5, 6))
+    with pyconvx.backend(backend):
+        output, mask = ops.residual_add_mask(x, residual)
+        grad_input = ops.relu_backward_mask(grad, mask, output.stride())
+    assert_same_bits(grad_input, torch.where(output <= 0, 0, grad))
+    assert grad_input.stride() == output.stride()
+
+
+def test_training_keeps_a_bit_an_element(rng):
+    x, residual = (normal(rng, (4, 64, 9, 9)).requires_grad_() for _ in range(2))
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+        output = pyconvx.add_relu(x, residual)
+        with pyconvx.backend("aten"):  # torch would need many kernels to make a mask
+            pyconvx.add_relu(x, residual)
+    assert [(tensor.dtype, tensor.numel()) for tensor in kept] == [
+        (torch.uint8, output.numel() // 8),
+        (torch.float32, output.numel()),
+    ]
+
+
+@pytest.mark.parametrize("road", ["no_grad", "func", "forward_ad"])
+def test_only_training_makes_a_mask(rng, monkeypatch, road):
+    monkeypatch.setattr(type(ops.residual_add_mask), "_forward", lambda *_: pytest.fail("a mask was made"))
+    x, residual = normal(rng, (3, 4)), normal(rng, (3, 4))
+    if road == "no_grad":
+        pyconvx.add_relu(x.requires_grad_(False), residual)
+    elif road == "func":
+        torch.func.grad(lambda x: pyconvx.add_relu(x, residual).sum())(x)
+    else:
+        torch.func.jvp(lambda x: pyconvx.add_relu(x, residual), (x,), (x,))
+
+
+@pytest.mark.parametrize(
+    "change, sentence",
+    [
+        ({"mask": torch.zeros(3, dtype=torch.uint8)}, r"mask has shape \(3,\), expected \(2,\): one bit for each"),
+        ({"mask": torch.zeros(2)}, "mask has dtype float32, expected uint8, eight elements a byte"),
+        ({"stride": (1,)}, r"stride is \(1,\), expected that of a dense tensor of shape \(3, 4\)"),
+        ({"stride": (0, 1)}, r"stride is \(0, 1\), expected that of a dense tensor"),
+        ({"stride": (4, 2)}, "pass the stride of the output"),
+    ],
+    ids=str,
+)
+def test_a_mask_that_does_not_fit_is_refused(change, sentence):
+    arguments = {"grad_output": torch.ones(3, 4), "mask": torch.zeros(2, dtype=torch.uint8), "stride": (4, 1), **change}
+    with pytest.raises(pyconvx.InvalidCall, match=sentence):
+        ops.relu_backward_mask(*arguments.values())
+
+
 # The same in every run.
 
 
@@ -181,8 +264,8 @@ def test_threads_runs_and_determinism_change_nothing(rng, with_threads, dtype, b
     x, residual = normal(rng, (100_003,), dtype), normal(rng, (100_003,), dtype)
 
     def run():
-        output = pyconvx.add_relu(x, residual)
-        return output, ops.relu_backward(residual, output)
+        output, mask = ops.residual_add_mask(x, residual)
+        return output, mask, ops.relu_backward(residual, output), ops.relu_backward_mask(residual, mask, (1,))
 
     def run_with_determinism():
         torch.use_deterministic_algorithms(True)

@@ -22,6 +22,12 @@ struct Kernels {
 
   void (*residual_add)(int64_t count, DType, Activation, const void* x, const void* residual, void* output);
   void (*relu_backward)(int64_t count, DType, const void* grad_output, const void* output, void* grad_input);
+  // With a mask of one bit an element, set where the output of the ReLU is not <= 0; the last byte is filled
+  // up with zeros.
+  void (*residual_add_mask)(int64_t count, DType, const void* x, const void* residual, void* output,
+                            uint8_t* mask);
+  void (*relu_backward_mask)(int64_t count, DType, const void* grad_output, const uint8_t* mask,
+                             void* grad_input);
 };
 
 const Kernels& kernels();
@@ -42,6 +48,9 @@ int64_t max_unpool2d_backward(const Unpool2dProblem&, const void* grad_output, c
                               void* grad_input);
 void residual_add(int64_t count, DType, Activation, const void* x, const void* residual, void* output);
 void relu_backward(int64_t count, DType, const void* grad_output, const void* output, void* grad_input);
+void residual_add_mask(int64_t count, DType, const void* x, const void* residual, void* output,
+                       uint8_t* mask);
+void relu_backward_mask(int64_t count, DType, const void* grad_output, const uint8_t* mask, void* grad_input);
 
 }  // namespace pyconvx::cpu::PYCONVX_ISA
 #endif

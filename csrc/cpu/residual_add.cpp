@@ -103,6 +103,71 @@ void pass_where_positive(int64_t count, const T* grad_output, const T* output, T
   }
 }
 
+// Bits are made and used by way of one byte a flag, 0 or 1: comparisons give those in vectors, and eight of
+// them are a byte of the mask times a constant, whose bit 56 - 7 i takes flag i to bit 56 + i.
+
+constexpr int64_t kMaskBlock = 512;  // elements at a time, to stay in L1
+
+inline uint8_t byte_of_flags(const uint8_t* flags) {
+  uint64_t eight;
+  std::memcpy(&eight, flags, sizeof eight);
+  return static_cast<uint8_t>(eight * 0x0102040810204080 >> 56);
+}
+
+// Copies of the byte, of which each keeps one bit; those that are not zero then carry into their highest bit.
+inline void flags_of_byte(uint8_t byte, uint8_t* flags) {
+  const uint64_t single = byte * 0x0101010101010101 & 0x8040201008040201;
+  const uint64_t eight = (single + 0x7f7f7f7f7f7f7f7f) >> 7 & 0x0101010101010101;
+  std::memcpy(flags, &eight, sizeof eight);
+}
+
+// Of a ReLU's outputs, which are zero, positive or NaN.
+template <class T>
+[[gnu::noinline]] void flag_nonzero(int64_t count, const T* output, uint8_t* flags) {
+  if constexpr (is_half<T>) {
+    const auto* bits = reinterpret_cast<const int16_t*>(output);
+    for (int64_t i = 0; i < count; ++i) flags[i] = bits[i] != 0;
+  } else {
+    for (int64_t i = 0; i < count; ++i) flags[i] = output[i] != 0;
+  }
+}
+
+template <class T>
+void add_with_mask(int64_t count, const T* x, const T* residual, T* output, uint8_t* mask) {
+  uint8_t flags[kMaskBlock];
+  for (int64_t i = 0; i < count; i += kMaskBlock) {
+    const int64_t size = min(kMaskBlock, count - i);
+    add<T, true>(size, x + i, residual + i, output + i);
+    if (size % 8) std::memset(flags + size / 8 * 8, 0, 8);
+    flag_nonzero(size, output + i, flags);
+    for (int64_t k = 0; k < ceil_div(size, 8); ++k) mask[i / 8 + k] = byte_of_flags(flags + 8 * k);
+  }
+}
+
+// Bits is an integer as wide as the elements: they are moved and not computed with.
+template <class Bits>
+[[gnu::noinline]] void keep_flagged(int64_t count, const Bits* from, const uint8_t* flags, Bits* to) {
+  PYCONVX_INDEPENDENT
+  for (int64_t i = 0; i < count; ++i) to[i] = static_cast<Bits>(from[i] & -static_cast<Bits>(flags[i]));
+}
+
+template <class Bits>
+void pass_where_set(int64_t count, const Bits* grad_output, const uint8_t* mask, Bits* grad_input) {
+  uint8_t flags[kMaskBlock];
+  for (int64_t i = 0; i < count; i += kMaskBlock) {
+    const int64_t size = min(kMaskBlock, count - i);
+    for (int64_t k = 0; k < ceil_div(size, 8); ++k) flags_of_byte(mask[i / 8 + k], flags + 8 * k);
+    keep_flagged(size, grad_output + i, flags, grad_input + i);
+  }
+}
+
+// Parts of whole blocks, which begin with a byte of the mask.
+template <class Body>
+void for_blocks(int64_t count, const Body& body) {
+  parallel_for(ceil_div(count, kMaskBlock), kGrain / kMaskBlock,
+               [&](int64_t begin, int64_t end) { body(begin * kMaskBlock, min(count, end * kMaskBlock)); });
+}
+
 }  // namespace
 
 void residual_add(int64_t count, DType dtype, Activation activation, const void* x, const void* residual,
@@ -127,6 +192,29 @@ void relu_backward(int64_t count, DType dtype, const void* grad_output, const vo
                           static_cast<const T*>(output) + begin, static_cast<T*>(grad_input) + begin);
     });
   });
+}
+
+void residual_add_mask(int64_t count, DType dtype, const void* x, const void* residual, void* output,
+                       uint8_t* mask) {
+  for_dtype(dtype, [&](auto element) {
+    using T = decltype(element);
+    for_blocks(count, [&](int64_t begin, int64_t end) {
+      add_with_mask(end - begin, static_cast<const T*>(x) + begin, static_cast<const T*>(residual) + begin,
+                    static_cast<T*>(output) + begin, mask + begin / 8);
+    });
+  });
+}
+
+void relu_backward_mask(int64_t count, DType dtype, const void* grad_output, const uint8_t* mask,
+                        void* grad_input) {
+  const auto run = [&](auto bits) {
+    using Bits = decltype(bits);
+    for_blocks(count, [&](int64_t begin, int64_t end) {
+      pass_where_set(end - begin, static_cast<const Bits*>(grad_output) + begin, mask + begin / 8,
+                     static_cast<Bits*>(grad_input) + begin);
+    });
+  };
+  dtype == DType::f64 ? run(int64_t{}) : dtype == DType::f32 ? run(int32_t{}) : run(int16_t{});
 }
 
 }  // namespace pyconvx::cpu::PYCONVX_ISA

@@ -36,6 +36,26 @@ LaunchPlan plan(const Conv2dProblem& problem, const DeviceOrName& device, bool t
   return plan_or_throw(plan_conv2d(problem, device_of(device), {tf32, alignment, tile, ahead_of_time}));
 }
 
+// pyconvx._problem.ElementwiseProblem, of which a plan needs the number of elements alone.
+struct Elementwise : ElementwiseProblem {
+  explicit Elementwise(const py::object& problem)
+      : ElementwiseProblem{problem.attr("count").cast<int64_t>(), problem.attr("dtype").cast<DType>(),
+                           problem.attr("activation").cast<Activation>()} {}
+};
+
+void bind_elementwise_plan(py::module_& m, const char* name,
+                           std::variant<LaunchPlan, Refusal> (*plan)(const ElementwiseProblem&, const Device&,
+                                                                     const PlanOptions&),
+                           const char* doc) {
+  m.def(
+      name,
+      [plan](const py::object& problem, const DeviceOrName& device, int alignment, bool ahead_of_time) {
+        return plan_or_throw(
+            plan(Elementwise(problem), device_of(device), {false, alignment, {}, ahead_of_time}));
+      },
+      "problem"_a, "device"_a, py::kw_only(), "alignment"_a = 16, "ahead_of_time"_a = false, doc);
+}
+
 // An operation without tiles to choose from.
 template <class Problem>
 void bind_plan_of(py::module_& m, const char* name,
@@ -181,6 +201,15 @@ void bind_plan(py::module_& m) {
   bind_plan_of(m, "plan_max_unpool2d_backward", &plan_max_unpool2d_backward,
                "The launches of its gradient: buffers grad_output, indices, grad_input, and bad_index as "
                "forward.");
+  bind_elementwise_plan(m, "plan_residual_add", &plan_residual_add, "Buffers x, residual, output.");
+  bind_elementwise_plan(
+      m, "plan_residual_add_mask", &plan_residual_add_mask,
+      "Buffers x, residual, output, and mask: a bit for each element, set where the output is "
+      "not <= 0.");
+  bind_elementwise_plan(m, "plan_relu_backward", &plan_relu_backward,
+                        "Buffers grad_output, output, grad_input.");
+  bind_elementwise_plan(m, "plan_relu_backward_mask", &plan_relu_backward_mask,
+                        "Buffers grad_output, mask, grad_input.");
 }
 
 }  // namespace pyconvx

@@ -97,6 +97,14 @@ std::variant<LaunchPlan, Refusal> plan_max_unpool2d(const Unpool2dProblem&, cons
                                                     const PlanOptions& = {});
 std::variant<LaunchPlan, Refusal> plan_max_unpool2d_backward(const Unpool2dProblem&, const Device&,
                                                              const PlanOptions& = {});
+std::variant<LaunchPlan, Refusal> plan_residual_add(const ElementwiseProblem&, const Device&,
+                                                    const PlanOptions& = {});
+std::variant<LaunchPlan, Refusal> plan_residual_add_mask(const ElementwiseProblem&, const Device&,
+                                                         const PlanOptions& = {});
+std::variant<LaunchPlan, Refusal> plan_relu_backward(const ElementwiseProblem&, const Device&,
+                                                     const PlanOptions& = {});
+std::variant<LaunchPlan, Refusal> plan_relu_backward_mask(const ElementwiseProblem&, const Device&,
+                                                          const PlanOptions& = {});
 
 // All kernels that plans made with `ahead_of_time` may launch.
 std::vector<Kernel> ahead_of_time_kernels();

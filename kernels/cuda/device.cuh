@@ -56,10 +56,12 @@ struct Narrow;  // to an element, rounded to nearest even
 template <>
 struct Narrow<f16> {
   __device__ static f16 from(float x) { return {ptx::cvt_rn_f16_f32(x)}; }
+  __device__ static unsigned pair(float low, float high) { return ptx::cvt_rn_f16x2_f32(low, high); }
 };
 template <>
 struct Narrow<bf16> {
   __device__ static bf16 from(float x) { return {ptx::cvt_rn_bf16_f32(x)}; }
+  __device__ static unsigned pair(float low, float high) { return ptx::cvt_rn_bf16x2_f32(low, high); }
 };
 template <>
 struct Narrow<tf32> {

@@ -131,6 +131,14 @@ def choose(operation: str, problem: Any, device: torch.device) -> tuple[Backend,
     raise BackendRefusal(f"{operation}: no backend can run [{problem}]: {reasons}")
 
 
+def runs_on_ours(operation: str, problem: Any, device: torch.device) -> bool:
+    """Return whether a kernel of ours would run the operation, rather than torch or nothing."""
+    try:
+        return choose(operation, problem, device)[0].name != "aten"
+    except BackendRefusal:
+        return False
+
+
 def _register_all() -> None:
     from .aten import Aten
     from .cpu import Cpu

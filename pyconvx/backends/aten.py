@@ -166,6 +166,25 @@ class Aten(Backend):
     def relu_backward(self, problem, grad_output, output):
         return torch.where(output <= 0, grad_output.new_zeros(()), grad_output, out=torch.empty_like(output))
 
+    def residual_add_mask(self, problem, x, residual):
+        output = self.residual_add(problem, x, residual, "relu")
+        flags = (~(_in_memory(output) <= 0)).to(torch.uint8)
+        flags = F.pad(flags, (0, -flags.numel() % 8)).view(-1, 8)
+        return output, (flags << torch.arange(8, dtype=torch.uint8, device=x.device)).sum(1, dtype=torch.uint8)
+
+    def relu_backward_mask(self, problem, grad_output, mask, stride):
+        grad_input = torch.empty_strided(grad_output.shape, stride, dtype=grad_output.dtype, device=mask.device)
+        grad_input.copy_(grad_output)
+        bits = mask[:, None] >> torch.arange(8, dtype=torch.uint8, device=mask.device) & 1
+        flat = _in_memory(grad_input)
+        flat.masked_fill_(bits.flatten()[: flat.numel()] == 0, 0)
+        return grad_input
+
+
+def _in_memory(tensor: Tensor) -> Tensor:
+    """Return a view of a dense tensor as a vector, in the order of its memory."""
+    return tensor.as_strided((tensor.numel(),), (1,))
+
 
 def _flat(indices: Tensor, problem: Any) -> tuple[Tensor, Tensor]:
     """Return positions in the plane (int64) for indices of any form, and whether each lies inside it."""

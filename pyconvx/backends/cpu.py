@@ -141,6 +141,23 @@ class Cpu(Aten):
         )
         return grad_input
 
+    def residual_add_mask(self, problem, x, residual):
+        output = torch.empty_like(x)
+        mask = x.new_empty((output.numel() + 7) // 8, dtype=torch.uint8)
+        x, residual = _like(x, output), _like(residual, output)
+        _KERNELS.residual_add_mask(
+            output.numel(), problem.dtype, x.data_ptr(), residual.data_ptr(), output.data_ptr(), mask.data_ptr()
+        )
+        return output, mask
+
+    def relu_backward_mask(self, problem, grad_output, mask, stride):
+        grad_input = torch.empty_strided(grad_output.shape, stride, dtype=grad_output.dtype, device="cpu")
+        grad_output, mask = _like(grad_output, grad_input), mask.contiguous()
+        _KERNELS.relu_backward_mask(
+            grad_input.numel(), problem.dtype, grad_output.data_ptr(), mask.data_ptr(), grad_input.data_ptr()
+        )
+        return grad_input
+
 
 def _empty(problem: Any, dtype: torch.dtype, height: int, width: int) -> Tensor:
     shape = (problem.n, problem.c, height, width)

@@ -168,8 +168,13 @@ class Operator:
         if is_compiling() or is_transformed():
             return self.op(*args)
         if torch.is_grad_enabled() and _any_requires_grad(*args):
-            return self._train(*args)
+            return self.train(*args)
         return self._forward(*args)
+
+    def train(self, *args: Any) -> Any:
+        """Run a call whose gradient is wanted, by plain autograd; an operation may have another do it that keeps less
+        for the backward pass."""
+        return self._train(*args)
 
     def _forward(self, *args: Any) -> Any:
         if _len_torch_dispatch_stack() == 0 and _get_tracing_state() is None and not is_legacy_vmap():
