@@ -131,6 +131,14 @@ def choose(operation: str, problem: Any, device: torch.device) -> tuple[Backend,
     raise BackendRefusal(f"{operation}: no backend can run [{problem}]: {reasons}")
 
 
+def check_indices() -> None:
+    """Wait for all unpooling on GPUs, and raise InvalidCall if an index of one led out of its plane; see
+    ``_bad_index``."""
+    for candidate in registered():
+        if hasattr(candidate, "bad_indices"):
+            candidate.bad_indices.raise_unread(wait=True)
+
+
 def runs_on_ours(operation: str, problem: Any, device: torch.device) -> bool:
     """Return whether a kernel of ours would run the operation, rather than torch or nothing."""
     try:

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from .. import _C
 from . import Backend
-from .aten import dense, result_layout
+from ._bad_index import BadIndices
+from .aten import dense, in_strides, result_layout
 
 _MAX_PLANS = 4096
 
@@ -27,6 +28,7 @@ class Planned(Backend):
 
     def __init__(self) -> None:
         self._plans: dict[Any, Any] = {}
+        self.bad_indices = BadIndices()
 
     # What a subclass states.
 
@@ -121,6 +123,55 @@ class Planned(Backend):
             operands = {"input": dense(input, problem), "indices": dense(indices, problem)}
             self._compute("max_pool2d_gather", problem, {**operands, "output": output})
         return output
+
+    def max_unpool2d(self, problem, input, indices, *geometry):
+        output = _blank(input, (problem.n, problem.c, problem.h, problem.w), problem)
+        self._unpool("max_unpool2d", problem, indices, {"input": dense(input, problem), "output": output})
+        return output
+
+    def max_unpool2d_backward(self, problem, grad_output, indices, *geometry):
+        grad_input = _blank(grad_output, (problem.n, problem.c, problem.p, problem.q), problem)
+        tensors = {"grad_output": dense(grad_output, problem), "grad_input": grad_input}
+        self._unpool("max_unpool2d_backward", problem, indices, tensors)
+        return grad_input
+
+    def _unpool(self, operation: str, problem: Any, indices: Tensor, tensors: dict[str, Tensor | None]) -> None:
+        self.bad_indices.raise_unread()
+        if problem.n:
+            flag = self.bad_indices.new_flag(indices.device)
+            self._compute(operation, problem, {**tensors, "indices": dense(indices, problem), "bad_index": flag})
+            self.bad_indices.watch(operation, problem, indices, flag)
+
+    # Residual add.
+
+    def residual_add(self, problem, x, residual, activation):
+        output = torch.empty_like(x)
+        self._elementwise("residual_add", problem, output, x=x, residual=residual, output=output)
+        return output
+
+    def residual_add_mask(self, problem, x, residual):
+        output, mask = torch.empty_like(x), x.new_empty((x.numel() + 7) // 8, dtype=torch.uint8)
+        self._elementwise("residual_add_mask", problem, output, mask, x=x, residual=residual, output=output)
+        return output, mask
+
+    def relu_backward(self, problem, grad_output, output):
+        result = torch.empty_like(output)
+        self._elementwise("relu_backward", problem, result, grad_output=grad_output, output=output, grad_input=result)
+        return result
+
+    def relu_backward_mask(self, problem, grad_output, mask, stride):
+        result = torch.empty_strided(grad_output.shape, stride, dtype=grad_output.dtype, device=grad_output.device)
+        mask = mask.contiguous()
+        self._elementwise("relu_backward_mask", problem, result, mask, grad_output=grad_output, grad_input=result)
+        return result
+
+    def _elementwise(
+        self, operation: str, problem: Any, like: Tensor, mask: Tensor | None = None, **tensors: Tensor
+    ) -> None:
+        """Run on tensors that are brought into the memory order of ``like``, the result."""
+        if like.numel():
+            laid_out: dict[str, Tensor | None] = {name: in_strides(tensor, like) for name, tensor in tensors.items()}
+            self._compute(operation, problem, {**laid_out, "mask": mask})
 
 
 def _blank(like: Tensor, shape: tuple[int, ...], problem: Any, dtype: torch.dtype | None = None) -> Tensor:

@@ -38,6 +38,11 @@ def dense(tensor: Tensor, problem: Any) -> Tensor:
     return tensor if tensor.stride() == _strides(tensor.shape, layout) else tensor.clone(memory_format=layout)
 
 
+def in_strides(tensor: Tensor, model: Tensor) -> Tensor:
+    """Return the tensor's values in memory as ``model``, a dense tensor, has them; no copy where they are."""
+    return tensor if tensor.stride() == model.stride() else torch.empty_like(model).copy_(tensor)
+
+
 def _strides(shape: torch.Size, layout: torch.memory_format) -> tuple[int, ...]:
     _, c, h, w = (max(size, 1) for size in shape)
     return (c * h * w, h * w, w, 1) if layout is torch.contiguous_format else (c * h * w, 1, c * w, c)

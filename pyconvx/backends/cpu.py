@@ -14,7 +14,7 @@ from torch import Tensor
 from .. import _C, frozen
 from .._problem import ACTIVATIONS, DTYPES
 from ..errors import InvalidCall
-from .aten import Aten, convolve, dense, result_layout
+from .aten import Aten, convolve, dense, in_strides, result_layout
 
 _KERNELS = _C.cpu
 _ZERO = (0, 0)
@@ -127,7 +127,7 @@ class Cpu(Aten):
 
     def residual_add(self, problem, x, residual, activation):
         output = torch.empty_like(x)
-        x, residual = _like(x, output), _like(residual, output)
+        x, residual = in_strides(x, output), in_strides(residual, output)
         _KERNELS.residual_add(
             output.numel(), problem.dtype, problem.activation, x.data_ptr(), residual.data_ptr(), output.data_ptr()
         )
@@ -135,7 +135,7 @@ class Cpu(Aten):
 
     def relu_backward(self, problem, grad_output, output):
         grad_input = torch.empty_like(output)
-        grad_output, output = _like(grad_output, grad_input), _like(output, grad_input)
+        grad_output, output = in_strides(grad_output, grad_input), in_strides(output, grad_input)
         _KERNELS.relu_backward(
             output.numel(), problem.dtype, grad_output.data_ptr(), output.data_ptr(), grad_input.data_ptr()
         )
@@ -144,7 +144,7 @@ class Cpu(Aten):
     def residual_add_mask(self, problem, x, residual):
         output = torch.empty_like(x)
         mask = x.new_empty((output.numel() + 7) // 8, dtype=torch.uint8)
-        x, residual = _like(x, output), _like(residual, output)
+        x, residual = in_strides(x, output), in_strides(residual, output)
         _KERNELS.residual_add_mask(
             output.numel(), problem.dtype, x.data_ptr(), residual.data_ptr(), output.data_ptr(), mask.data_ptr()
         )
@@ -152,7 +152,7 @@ class Cpu(Aten):
 
     def relu_backward_mask(self, problem, grad_output, mask, stride):
         grad_input = torch.empty_strided(grad_output.shape, stride, dtype=grad_output.dtype, device="cpu")
-        grad_output, mask = _like(grad_output, grad_input), mask.contiguous()
+        grad_output, mask = in_strides(grad_output, grad_input), mask.contiguous()
         _KERNELS.relu_backward_mask(
             grad_input.numel(), problem.dtype, grad_output.data_ptr(), mask.data_ptr(), grad_input.data_ptr()
         )
@@ -175,14 +175,9 @@ def _run(kernel: Any, problem: Any, values: Tensor, indices: Tensor, height: int
     return result
 
 
-def _like(tensor: Tensor, model: Tensor) -> Tensor:
-    """Return the tensor's values in memory as ``model`` has them; no copy where they are."""
-    return tensor if tensor.stride() == model.stride() else torch.empty_like(model).copy_(tensor)
-
-
 def _epilogue_(output: Tensor, residual: Tensor | None, activation: str) -> Tensor:
     """output = activation(output + residual), in one pass over memory."""
-    residual = None if residual is None else _like(residual, output)
+    residual = None if residual is None else in_strides(residual, output)
     _KERNELS.residual_add(
         output.numel(), DTYPES[output.dtype], ACTIVATIONS[activation], output.data_ptr(),
         0 if residual is None else residual.data_ptr(), output.data_ptr(),

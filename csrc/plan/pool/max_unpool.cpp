@@ -47,6 +47,10 @@ private:
 
   std::string refusal() const {
     if (std::string sentence = x_.refusal(); !sentence.empty()) return sentence;
+    if (options_.ahead_of_time)
+      return text(name(),
+                  ": nvcc compiles no kernel of it ahead of time yet; use backend cupy, which compiles them "
+                  "when they are needed");
     if (options_.alignment < bytes_ || (options_.alignment & (options_.alignment - 1)))
       return text(name(), ": the alignment must be a power of two and at least an element's ", bytes_,
                   " bytes, got ", options_.alignment, "; pass the largest that all addresses have");

@@ -23,6 +23,10 @@ std::variant<LaunchPlan, Refusal> plan_elementwise(const char* op, const char* k
   if (options.alignment < bytes || (options.alignment & (options.alignment - 1)))
     return Refusal{text(op, ": the alignment must be a power of two and at least an element's ", bytes,
                         " bytes, got ", options.alignment, "; pass the largest that all addresses have")};
+  if (options.ahead_of_time)
+    return Refusal{text(op,
+                        ": nvcc compiles no kernel of it ahead of time yet; use backend cupy, which compiles "
+                        "them when they are needed")};
   LaunchPlan plan;
   plan.family = kernel;
   const std::array<size_t, 4> places = {
