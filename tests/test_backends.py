@@ -103,7 +103,8 @@ def test_cpu_tensors_go_to_the_cpu_backend(heard):
     all_operations()
     assert {operation for operation, _, _ in heard} >= {
         "conv2d", "conv2d_dgrad", "conv2d_wgrad", "conv_transpose2d", "max_pool2d", "max_pool2d_backward",
-        "max_unpool2d", "max_unpool2d_backward", "residual_add", "relu_backward",
+        "max_unpool2d", "max_unpool2d_backward", "residual_add_mask", "relu_backward_mask",
+        "relu_backward",
     }  # fmt: skip
     assert {(backend, *refusals) for _, backend, refusals in heard} == {("cpu",)}
 
