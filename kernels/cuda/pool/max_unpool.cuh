@@ -59,17 +59,18 @@ public:
   __device__ void run_overlapping() const {
     unsigned code[1][V];
     load_own(code);
-    if (!window_.exists(0)) return;
     for (int dh = 0; dh < args_.stride_h; ++dh)
       for (int dw = 0; dw < args_.stride_w; ++dw) {
-        if (!inside(dh, dw)) continue;
         unsigned out[WORDS] = {};
         bool found[V] = {};
         for (int i = 0; i < args_.reach_h; ++i)
           for (int j = 0; j < args_.reach_w; ++j) {
-            const unsigned tap = tap_at(dh + i * args_.stride_h, dw + j * args_.stride_w);
-            if (tap == Window::NO_TAP || !window_.in_pooled(p_ - i, q_ - j)) continue;
-            window_.load(code, p_ - i, q_ - j);
+            const unsigned tap = inside(dh, dw) && window_.exists(0)
+                                     ? tap_at(dh + i * args_.stride_h, dw + j * args_.stride_w)
+                                     : Window::NO_TAP;
+#pragma unroll
+            for (int v = 0; v < V; ++v) code[0][v] = Window::NOWHERE;
+            if (tap != Window::NO_TAP) window_.load(code, p_ - i, q_ - j);
             bool chosen[V], any = false;
 #pragma unroll
             for (int v = 0; v < V; ++v) {
@@ -77,12 +78,12 @@ public:
               found[v] |= chosen[v];
               any |= chosen[v];
             }
-            if (!any) continue;
-            unsigned value[WORDS];
-            load_value(value, p_ - i, q_ - j, 0);
+            unsigned value[WORDS] = {};
+            if (any) load_value(value, p_ - i, q_ - j, 0);
 #pragma unroll
             for (int k = 0; k < WORDS; ++k) out[k] |= value[k] & word_mask<sizeof(Value)>(chosen, k);
           }
+        __syncwarp();  // lanes that had other windows to look at store together all the same
         store(out, dh, dw, 0);
       }
   }
