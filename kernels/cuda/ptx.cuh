@@ -146,6 +146,64 @@ __device__ inline void mma_m16n8k8_tf32(float (&sum)[4], const unsigned (&a)[4],
 }
 
 // ---------------------------------------------------------------------------------------------------------
+// A contest's step without branches: best and code become x and tap if `first`, or x is NaN or greater than
+// best.
+
+template <class Code>
+__device__ inline void challenge_f32(float& best, Code& code, float x, Code tap, bool first) {
+  if constexpr (sizeof(Code) == 4)
+    asm("{ .reg .pred wins, firm; setp.ne.u32 firm, %4, 0;\n"
+        "  setp.nan.or.f32 firm, %2, %2, firm; setp.gt.or.f32 wins, %2, %0, firm;\n"
+        "  selp.f32 %0, %2, %0, wins; selp.b32 %1, %3, %1, wins; }"
+        : "+f"(best), "+r"(code)
+        : "f"(x), "r"(tap), "r"(static_cast<unsigned>(first)));
+  else
+    asm("{ .reg .pred wins, firm; setp.ne.u32 firm, %4, 0;\n"
+        "  setp.nan.or.f32 firm, %2, %2, firm; setp.gt.or.f32 wins, %2, %0, firm;\n"
+        "  selp.f32 %0, %2, %0, wins; selp.b64 %1, %3, %1, wins; }"
+        : "+f"(best), "+l"(code)
+        : "f"(x), "l"(tap), "r"(static_cast<unsigned>(first)));
+}
+
+template <class Code>
+__device__ inline void challenge_f64(double& best, Code& code, double x, Code tap, bool first) {
+  if constexpr (sizeof(Code) == 4)
+    asm("{ .reg .pred wins, firm; setp.ne.u32 firm, %4, 0;\n"
+        "  setp.nan.or.f64 firm, %2, %2, firm; setp.gt.or.f64 wins, %2, %0, firm;\n"
+        "  selp.f64 %0, %2, %0, wins; selp.b32 %1, %3, %1, wins; }"
+        : "+d"(best), "+r"(code)
+        : "d"(x), "r"(tap), "r"(static_cast<unsigned>(first)));
+  else
+    asm("{ .reg .pred wins, firm; setp.ne.u32 firm, %4, 0;\n"
+        "  setp.nan.or.f64 firm, %2, %2, firm; setp.gt.or.f64 wins, %2, %0, firm;\n"
+        "  selp.f64 %0, %2, %0, wins; selp.b64 %1, %3, %1, wins; }"
+        : "+d"(best), "+l"(code)
+        : "d"(x), "l"(tap), "r"(static_cast<unsigned>(first)));
+}
+
+// Where NaNs are the numbers whose magnitude is above `most`, negative ones too.
+template <class Code>
+__device__ inline void challenge_bounded_f32(float& best, Code& code, float x, Code tap, bool first,
+                                             float most) {
+  if constexpr (sizeof(Code) == 4)
+    asm("{ .reg .pred wins, firm; setp.ne.u32 firm, %4, 0;\n"
+        "  .reg .f32 magnitude; abs.f32 magnitude, %2; setp.gtu.or.f32 firm, magnitude, %5, firm;\n"
+        "  abs.f32 magnitude, %0; setp.le.f32 wins, magnitude, %5; setp.gt.and.f32 wins, %2, %0, wins;\n"
+        "  or.pred wins, wins, firm;\n"
+        "  selp.f32 %0, %2, %0, wins; selp.b32 %1, %3, %1, wins; }"
+        : "+f"(best), "+r"(code)
+        : "f"(x), "r"(tap), "r"(static_cast<unsigned>(first)), "f"(most));
+  else
+    asm("{ .reg .pred wins, firm; setp.ne.u32 firm, %4, 0;\n"
+        "  .reg .f32 magnitude; abs.f32 magnitude, %2; setp.gtu.or.f32 firm, magnitude, %5, firm;\n"
+        "  abs.f32 magnitude, %0; setp.le.f32 wins, magnitude, %5; setp.gt.and.f32 wins, %2, %0, wins;\n"
+        "  or.pred wins, wins, firm;\n"
+        "  selp.f32 %0, %2, %0, wins; selp.b64 %1, %3, %1, wins; }"
+        : "+f"(best), "+l"(code)
+        : "f"(x), "l"(tap), "r"(static_cast<unsigned>(first)), "f"(most));
+}
+
+// ---------------------------------------------------------------------------------------------------------
 // Arithmetic, conversions and bit casts.
 
 // x, of which the compiler knows nothing: so that it keeps it in a register, rather than work it out again.

@@ -70,7 +70,19 @@ __device__ inline bool is_nan_rank(Rank<Element> x) {
 // As csrc/cpu has it: what is not above 0 becomes +0, and NaN stays.
 template <class Element>
 __device__ inline Rank<Element> relu_rank(Rank<Element> x) {
-  return x <= 0 && !is_nan_rank<Element>(x) ? Rank<Element>(0) : x;
+  return (x <= 0) & !is_nan_rank<Element>(x) ? Rank<Element>(0) : x;
+}
+
+// best, code = x, tap if it is the first, NaN or greater. Written as instructions, because the compiler makes
+// branches of the comparisons, at which the lanes of a warp part ways.
+template <class Element, class Code>
+__device__ inline void challenge(Rank<Element>& best, Code& code, Rank<Element> x, Code tap, bool first) {
+  if constexpr (sizeof(Element) == 8)
+    ptx::challenge_f64(best, code, x, tap, first);
+  else if constexpr (is_f16<Element>)
+    ptx::challenge_bounded_f32(best, code, x, tap, first, infinite_rank<f16>(false));
+  else
+    ptx::challenge_f32(best, code, x, tap, first);
 }
 
 // The contests of V neighbouring channels. A winner's code is what the caller gives its tap.
@@ -87,14 +99,13 @@ struct Contest {
     for (int v = 0; v < (CODED ? V : 1); ++v) code[v] = -1;
   }
 
+  __device__ void open(int v, Rank<Element> x, Code tap) {
+    best[v] = x;
+    code[CODED ? v : 0] = tap;
+  }
+
   __device__ void offer(int v, Rank<Element> x, Code tap, bool first) {
-    bool wins = first || is_nan_rank<Element>(x);
-    if constexpr (is_f16<Element>)
-      wins = wins || (x > best[v] && !is_nan_rank<f16>(best[v]));
-    else
-      wins = wins || x > best[v];
-    best[v] = wins ? x : best[v];
-    if constexpr (CODED) code[v] = wins ? tap : code[v];
+    challenge<Element>(best[v], code[CODED ? v : 0], x, tap, first);
   }
 
   // The winners of a later row of the same windows.

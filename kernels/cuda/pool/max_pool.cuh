@@ -159,7 +159,10 @@ private:
         for (int j = 0; j < COLUMNS; ++j) {
           const int s = i - j * STRIDE;
           if (s < 0 || s >= S) continue;
-          row[j].offer(v, x, code + (FLAT ? i : s), s == 0 || left_ + i == 0);
+          if (s == 0)
+            row[j].open(v, x, code + (FLAT ? i : 0));
+          else
+            row[j].offer(v, x, code + (FLAT ? i : s), left_ + i == 0);
         }
       }
     }
@@ -217,7 +220,7 @@ private:
         for (int v = 0; v < V; ++v) {
           Rank<Element> x = rank_of<Element>(pixel, v);
           if constexpr (RELU) x = relu_rank<Element>(x);
-          contest.offer(v, x, code, r == first_r && s == first_s);
+          contest.offer(v, x, code, (r == first_r) & (s == first_s));
         }
       }
     }

@@ -96,7 +96,7 @@ __device__ inline void load_gradients(unsigned (&words)[kWords<BYTES>], const Ma
 #pragma unroll
     for (int v = 0; v < V; ++v) {
       const Rank<Element> x = rank_of<Element>(pooled, v);
-      passes[v] = x > 0 || is_nan_rank<Element>(x);
+      passes[v] = (x > 0) | is_nan_rank<Element>(x);
     }
 #pragma unroll
     for (int i = 0; i < kWords<BYTES>; ++i) words[i] &= word_mask<sizeof(Element)>(passes, i);
