@@ -4,14 +4,19 @@ which are sums in one fixed order; and what lies where the winners were."""
 from __future__ import annotations
 
 import itertools
+from shutil import copytree
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from kernels.harness import DTYPES as DTYPES_OF
-from kernels.pooling import Case
+from kernels.harness import emulator, run
+from kernels.pooling import Case, assert_same
 from pyconvx import _C
 from pyconvx._problem import INDEX_TYPES
+from pyconvx.backends._compiled import kernels_folder
 
 F16, BF16, F32, F64 = torch.float16, torch.bfloat16, torch.float32, torch.float64
 DTYPES = (F16, BF16, F32, F64)
@@ -149,3 +154,112 @@ def test_plans_ahead_of_time_keep_to_what_is_compiled():
                     launches = plan(problem, "t4", ahead_of_time=True).launches
                     seen |= {launch.kernel for launch in launches}
     assert seen == compiled
+
+
+# More than 2^31 elements, of which memory holds the few pages that are touched.
+
+
+@pytest.mark.parametrize("index", [torch.uint8, torch.int64], ids=str)
+def test_windows_beyond_31_bits(index):
+    """Windows at the corners of planes with more than 2^31 places, whose positions no integer of 32 bits holds."""
+    h, w, n = 2**16 + 2, 2**15 + 8, 2
+    small = Case(n=n, c=1, h=6, w=6, r=3, s=3, stride=(3, 3), dtype=F16, index=index)
+    x = _C.Pool2dProblem(
+        n=n, c=1, h=h, w=w, r=3, s=3, stride=(h - 3, w - 3), dtype=small.problem.dtype, layout=_C.Layout.nhwc,
+        index=small.problem.index,
+    )  # fmt: skip
+    rows, columns = np.ix_([0, 1, 2, h - 3, h - 2, h - 1], [0, 1, 2, w - 3, w - 2, w - 1])
+    input = emulator.sparse((n, h, w, 1), np.float16)
+    input[:, rows, columns] = small.input.numpy()
+    output, indices = small.pooled(), small.pooled(index)
+    run(_C.plan_max_pool2d(x, "a100"), {"input": input, "output": output, "indices": indices})
+    expected, offsets = small.expected()
+    assert_same(output, expected, x)
+    if index == torch.int64:
+        positions = torch.from_numpy(rows * w + columns).flatten()
+        offsets = positions[offsets]
+        assert offsets.max() > 2**31
+    assert torch.equal(indices, offsets)
+    gathered = torch.zeros_like(output)
+    run(_C.plan_max_pool2d_gather(x, "a100"), {"input": input, "indices": indices, "output": gathered})
+    assert_same(gathered, expected, x)
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_the_end_of_a_tensor_beyond_31_bits(backward):
+    """The last rows of an image of 2^31 elements, by the launch's last threads: all of them are too many to run."""
+    h, w, c, rows = 2**13 + 2, 2**9, 2**9, 16
+    small = Case(n=1, c=c, h=rows, w=w, r=3, s=3, stride=(2, 2), padding=(1, 1, 1, 1), dtype=BF16)
+    fields = {name: getattr(small.problem, name) for name in ("n", "c", "w", "r", "s", "stride", "padding", "dtype")}
+    x = _C.Pool2dProblem(h=h, layout=_C.Layout.nhwc, index=_C.IndexType.uint8, **fields)
+    assert h * w * c > 2**31
+
+    def at_the_end(plan):
+        """The plan's launch of its last line of threads."""
+        (launch,) = plan.launches
+        blank = bytearray(launch.arguments())
+        sweep = len(blank) - 56  # threads, first line, threads of a line ...
+        threads, _, line = np.frombuffer(blank, np.uint32, 3, sweep)
+        blank[sweep : sweep + 8] = np.array([line, threads // line - 1], np.uint32).tobytes()
+        fields = {name: getattr(launch, name) for name in ("kernel", "header", "block", "shared_bytes", "pointers")}
+        grid, arguments = (-(-int(line) // launch.block), 1, 1), lambda: bytes(blank)
+        step = SimpleNamespace(**fields, constants={}, grid=grid, arguments=arguments)
+        return SimpleNamespace(launches=[step], workspaces={})
+
+    def huge(small, height):
+        there = emulator.sparse((1, height, *small.shape[2:]), np.uint8 if small.dtype == torch.uint8 else np.int16)
+        there[0, -small.shape[1] :] = (small if small.dtype == torch.uint8 else small.view(torch.int16))[0].numpy()
+        return there
+
+    output, indices = small.expected()
+    if backward:
+        gradient = small.gradient()
+        to = emulator.sparse((1, h, w, c), np.int16)
+        plan = _C.plan_max_pool2d_backward(x, "a100", tile="1x2")
+        run(at_the_end(plan), {"grad_output": huge(gradient, x.p), "indices": huge(indices, x.p), "grad_input": to})
+        expected = small.backward(gradient, indices, _C.plan_max_pool2d_backward(small.problem, "a100"))
+        last = 1  # block row (h + pad) / 2 - 1 begins at row h - 1
+        assert torch.equal(torch.from_numpy(to[0, -last:].copy()), expected[0, -last:].view(torch.int16))
+    else:
+        to, offsets = emulator.sparse((1, x.p, x.q, c), np.int16), emulator.sparse((1, x.p, x.q, c), np.uint8)
+        plan = _C.plan_max_pool2d(x, "a100", tile="1x2")
+        run(at_the_end(plan), {"input": huge(small.input, h), "output": to, "indices": offsets})
+        assert torch.equal(torch.from_numpy(to[0, -1].copy()), output[0, -1].view(torch.int16))
+        assert torch.equal(torch.from_numpy(offsets[0, -1].copy()), indices[0, -1])
+
+
+# Faults, each of which the numbers or the checker must notice.
+
+FAULTS = {
+    "last column not read": ("max_pool.cuh", "left_ + i < args_.w", "left_ + i < args_.w - 1"),
+    "a tile read past the image": ("max_pool.cuh", "h >= 0 && h < args_.h", "h >= 0 && h <= args_.h"),
+    "the first row inside does not win": ("max_pool.cuh", "offer(row[j], h == 0)", "offer(row[j], false)"),
+    "the first column inside does not win": ("max_pool.cuh", "left_ + i == 0);", "false);"),
+    "codes of the first window": ("max_pool.cuh", "FLAT ? 0 : p * STRIDE * S", "0"),
+    "open windows not shifted": ("max_pool.cuh", "open_[k - 1][j] = open_[k][j]", "open_[k - 1][j] = open_[0][j]"),
+    "windows past the last stored": ("max_pool.cuh", "at_.exists && p < args_.p ?", "at_.exists ?"),
+    "NaN loses": ("../ptx.cuh", "setp.nan.or.f32 firm, %2, %2, firm;", ""),
+    "the last of equals wins": ("../ptx.cuh", "setp.gt.or.f32 wins", "setp.ge.or.f32 wins"),
+    "an f16's NaN is beaten": ("../ptx.cuh", "setp.le.f32 wins, magnitude, %5;", "setp.eq.f32 wins, %5, %5;"),
+    "lanes exchange with the wrong one": ("words.cuh", "given, step)", "given, 2 * step)"),
+    "indices of the lane beside": ("winners.cuh", "pixel - lane * V, words);", "pixel, words);"),
+    "a window too few": ("max_pool_backward.cuh", "for (int i = -REACH;", "for (int i = 0;"),
+    "sums not carried": ("max_pool_backward.cuh", "sum[x] = carried_[r < SHARED ? r : 0][x];", "sum[x].clear();"),
+    "the pixel beside": ("max_pool_backward.cuh", ": r * S + s)", ": r * S + s + 1)"),
+    "a gradient outside": ("max_pool_backward.cuh", "h >= 0 && h < args_.h)", "h >= 0)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faults_are_noticed(fault, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYCONVX_CACHE_DIR", str(tmp_path / "cache"))
+    file, right, wrong = FAULTS[fault]
+    headers = copytree(kernels_folder(), tmp_path / "cuda")
+    header = headers / "pool" / file
+    assert right in header.read_text(), f"{file} has no {right!r}: adapt the fault"
+    header.write_text(header.read_text().replace(right, wrong))
+    case = Case(c=32, dtype=F16 if "f16" in fault else BF16, **CONSTANT["3x3 stride 2"])
+    checks = case.check_backward if file == "max_pool_backward.cuh" else case.check
+    plan = _C.plan_max_pool2d_backward if file == "max_pool_backward.cuh" else _C.plan_max_pool2d
+    with pytest.raises((AssertionError, emulator.EmulatorError)):
+        checks(plan=plan(case.problem, "a100", tile="4x2"), headers=headers)
