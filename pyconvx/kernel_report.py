@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -33,17 +33,13 @@ _LETTERS = {"n": 1, "c": 64, "h": 56, "w": None, "k": 64, "r": 3, "s": None, "st
 
 @dataclass(frozen=True)
 class Subject:
-    """A kernel to report on: that which runs a convolution in one of the plan's tiles (the best one if none is named).
-
-    ``outputs`` is the number of results a thread makes in one pass, for kernels that have no main loop to count in.
-    """
+    """A kernel to report on: that which runs a convolution in one of the plan's tiles (the best if none is named)."""
 
     name: str
     shape: str
     tile: str = ""
     dtype: torch.dtype = torch.float16
     tf32: bool = False
-    options: dict[str, Any] = field(default_factory=dict)
 
     def plan(self, device: str = "a100") -> Any:
         try:
@@ -68,11 +64,11 @@ CATALOGUE = (
     Subject("1x1 deep", "c=64,k=128,r=1", "128x128x64"),
     Subject("3x3 tf32", "c=64,k=128", "128x128x16", F32, True),
     Subject("3x3 f32", "c=64,k=128", "128x128x8", F32),
-    Subject("stem 7x7 stride 2", "c=4,h=224,k=64,r=7,stride=2"),
-    Subject("stem 7x7 stride 2, C = 3", "c=3,h=224,k=64,r=7,stride=2"),
-    Subject("stem 3x3 stride 2", "c=4,h=224,k=64,r=3,stride=2"),
-    Subject("depthwise 3x3", "c=64,k=64,groups=64"),
-    Subject("depthwise 3x3 stride 2", "c=64,k=64,groups=64,stride=2"),
+    Subject("stem 7x7 stride 2", "c=4,h=224,k=64,r=7,stride=2", "16x16x64"),
+    Subject("stem 7x7 stride 2, C = 3", "c=3,h=224,k=64,r=7,stride=2", "16x16x64"),
+    Subject("stem 3x3 stride 2", "c=4,h=224,k=64,r=3,stride=2", "16x16x64"),
+    Subject("depthwise 3x3", "c=64,k=64,groups=64", "16x16x32"),
+    Subject("depthwise 3x3 stride 2", "c=64,k=64,groups=64,stride=2", "8x16x32"),
     Subject("f64", "c=64,k=64", "", torch.float64),
 )
 """One of each kind of kernel, on problems that the networks have."""
@@ -164,7 +160,7 @@ def figures(subject: Subject, arch: int) -> Figures:
     for i in code.instructions:
         if i.is_a("LDGSTS"):
             copies[i.name] = copies.get(i.name, 0) + 1
-    slots = _slots(arch, any(i.is_a("HMMA") for i in loop))
+    slots = None if code.count("DFMA") else _slots(arch, code.count("HMMA") > 0)
     return Figures(
         subject=subject,
         kernel=launch.kernel,

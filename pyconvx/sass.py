@@ -14,7 +14,7 @@ from dataclasses import dataclass
 _INSTRUCTION = re.compile(r"/\*([0-9a-f]+)\*/\s+(?:\{\s*)?(@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)\s*(.*?)\s*;")
 _LABEL = re.compile(r"^(\.L_x_\d+):")
 _TARGET = re.compile(r"`\((\.L_x_\d+)\)")
-_REGISTERS = re.compile(r"SHI_REGISTERS=(\d+)")
+_REGISTERS = r"Function {kernel}:\s+REG:(\d+)"
 
 _KINDS = (
     ("math", ("HMMA", "FFMA", "FFMA2", "DFMA")),
@@ -104,16 +104,19 @@ def by_kind(instructions: Sequence[Instruction]) -> dict[str, int]:
 
 
 def parse(text: str, kernel: str) -> Code:
-    """The code of the kernel of that mangled name in nvdisasm's output. Raises LookupError if it is not there."""
+    """The code of the kernel of that mangled name in nvdisasm's output, behind which cuobjdump's says what it takes.
+    Raises LookupError if it is not there."""
     start = text.find(f"\n.text.{kernel}:\n")
     if start < 0:
         raise LookupError(f"nvdisasm's output has no kernel {kernel}")
-    end = text.find("\n\t.section\t", start)
-    header = _REGISTERS.search(text, text.rfind("\n\t.section\t", 0, start))
+    end = min(
+        at for at in (text.find("\n\t.section\t", start), text.find("\nResource usage", start), len(text)) if at > 0
+    )
+    usage = re.search(_REGISTERS.format(kernel=re.escape(kernel)), text)
     instructions: list[Instruction] = []
     labels: dict[str, int] = {}
     waiting: list[str] = []
-    for line in text[start : end if end > 0 else None].splitlines():
+    for line in text[start:end].splitlines():
         if label := _LABEL.match(line):
             waiting.append(label[1])
         elif found := _INSTRUCTION.search(line):
@@ -123,4 +126,4 @@ def parse(text: str, kernel: str) -> Code:
             instructions.append(Instruction(address, found[3], found[4]))
     while instructions and (instructions[-1].is_a("NOP") or instructions[-1].is_a("BRA")):
         instructions.pop()  # padding behind the end, and the branch to itself in front of it
-    return Code(instructions, labels, int(header[1]) if header else 0)
+    return Code(instructions, labels, int(usage[1]) if usage else 0)

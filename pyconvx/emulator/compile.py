@@ -72,25 +72,27 @@ def sass(
     names: Sequence[str] = (),
     cache: bool = True,
 ) -> Ptx:
-    """What NVRTC, with the assembler in it, makes of a source for one chip, disassembled by nvdisasm.
+    """What NVRTC, with the assembler in it, makes of a source for one chip: nvdisasm's text, and behind it what
+    cuobjdump says of registers.
 
     Arguments are those of :func:`nvrtc`; the language has to be among the options. Raises CompileError with the
-    compiler's log, ImportError if NVRTC or nvdisasm is missing.
+    compiler's log, ImportError if NVRTC or one of these tools is missing.
     """
-    disassembler = _nvdisasm()
+    commands = [[_tool("nvdisasm"), "-c"], [_tool("cuobjdump"), "-res-usage"]]
     flags = [f"--gpu-architecture={target}", *(f"-I{path}" for path in include), *options]
-    version = subprocess.run([disassembler, "--version"], capture_output=True, text=True, check=True).stdout
-    key = _key("sass", nvrtc_version(), version, source, flags, names, _headers(source, flags))
+    version = subprocess.run([commands[0][0], "--version"], capture_output=True, text=True, check=True).stdout
+    key = _key("sass", commands, nvrtc_version(), version, source, flags, names, _headers(source, flags))
 
     def build() -> Ptx:
         cubin, mangled = _compile(source, flags, names, "nvrtcGetCUBIN")
         with tempfile.TemporaryDirectory() as directory:
             file = Path(directory, "kernel.cubin")
             file.write_bytes(cubin)
-            run = subprocess.run([disassembler, "-c", str(file)], capture_output=True, text=True)
-        if run.returncode:
-            raise CompileError(f"nvdisasm refused what NVRTC made with {' '.join(flags)}:\n{run.stderr}")
-        return Ptx(run.stdout, mangled)
+            runs = [subprocess.run([*command, str(file)], capture_output=True, text=True) for command in commands]
+        for run in runs:
+            if run.returncode:
+                raise CompileError(f"{run.args[0]} refused what NVRTC made with {' '.join(flags)}:\n{run.stderr}")
+        return Ptx("\n".join(run.stdout for run in runs), mangled)
 
     return _cached(key, build, cache, folder="sass")
 
@@ -164,7 +166,7 @@ def nvrtc_missing() -> str | None:
 def sass_missing() -> str | None:
     """Why kernels cannot be compiled to SASS, or None."""
     try:
-        _nvdisasm()
+        _tool("nvdisasm"), _tool("cuobjdump")
     except ImportError as error:
         return str(error)
     return nvrtc_missing()
@@ -222,14 +224,14 @@ def _read(library: ctypes.CDLL, program: ctypes.c_void_p, what: str) -> bytes:
     return result.raw
 
 
-def _nvdisasm() -> str:
-    """The disassembler of the pip wheel (nvidia/cu13/bin), or the toolkit's."""
+def _tool(name: str) -> str:
+    """A tool of the pip wheels (nvidia/cu13/bin), or of the toolkit."""
     for root in _wheels():
-        for path in sorted(root.glob("*/bin/nvdisasm"), reverse=True):
+        for path in sorted(root.glob(f"*/bin/{name}"), reverse=True):
             return str(path)
-    if path := shutil.which("nvdisasm"):
-        return path
-    raise ImportError("nvdisasm is not installed: pip install nvidia-cuda-nvdisasm")
+    if found := shutil.which(name):
+        return found
+    raise ImportError(f"{name} is not installed: pip install nvidia-cuda-{name}")
 
 
 def _headers(source: str, flags: Sequence[str]) -> dict[str, str]:

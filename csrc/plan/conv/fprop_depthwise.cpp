@@ -23,7 +23,10 @@ std::vector<DepthwiseTile> tiles(int64_t stride) {
 
 bool is_common(const Conv2dProblem& x) {
   const bool square = x.r == x.s && x.stride_h == x.stride_w && x.dilation_h == 1 && x.dilation_w == 1;
-  return square && (x.r == 3 || x.r == 5 || x.r == 7) && x.stride_h <= 2 && x.k == x.c;
+  // A patch has less than 64 rows, whose bytes the kernel counts in 31 bits.
+  const bool small = static_cast<double>(x.w) * static_cast<double>(x.c) * element_bytes(x.dtype) * 64 <
+                     static_cast<double>(kIndexLimit);
+  return square && small && (x.r == 3 || x.r == 5 || x.r == 7) && x.stride_h <= 2 && x.k == x.c;
 }
 
 // As fprop_depthwise.cuh derives it.
@@ -87,7 +90,8 @@ std::string plan_common(FpropPlanner& planner, Conv2dArguments args) {
     return std::min<int64_t>(args.tiles, std::max<int64_t>(1, resident / filter_tiles)) * filter_tiles;
   };
   planner.add_launches(common_kernel(element_name(x.dtype), *tile, x.r, x.stride_h), args, blocks,
-                       tile->threads(), shared_bytes(*tile, x), planner.images_in_31_bits());
+                       tile->threads(), shared_bytes(*tile, x),
+                       std::clamp<int64_t>(kMostPixels / x.h, 1, planner.images_in_31_bits()));
   return {};
 }
 

@@ -32,7 +32,7 @@ template <class Element_, int P_, int Q_, int VECTORS_, int R_, int S_, int STRI
 struct DepthwiseTile {
   using Element = Element_;
   static constexpr int P = P_, Q = Q_, VECTORS = VECTORS_, R = R_, S = S_, STRIDE = STRIDE_;
-  static constexpr int V = kVector<Element>, CHANNELS = VECTORS * V;
+  static constexpr int V = kVector<Element>, BYTES = sizeof(Element), CHANNELS = VECTORS * V;
   static constexpr int TP = 2, TQ = 4;  // outputs of a thread
   static constexpr int THREADS = P / TP * (Q / TQ) * VECTORS, PLACES = THREADS / VECTORS;
   static constexpr int ROWS = (P - 1) * STRIDE + R;
@@ -43,20 +43,21 @@ struct DepthwiseTile {
   static_assert(VECTORS == 4 || VECTORS % 8 == 0);
   static_assert(THREADS % 32 == 0 && STRIDE <= 2);
 
-  // Who copies what: a column of the first WIDTH, in every HEIGHT-th row; and every PLACES-th pixel of the
-  // others.
+  // Who copies what: one of every WIDTH columns, in every HEIGHT-th row; and every PLACES-th pixel of the
+  // OTHERS, the columns that are left.
   __device__ static constexpr int power_of_two(int most) {
     int power = 2;
     while (power * 2 <= most) power *= 2;
     return power;
   }
+  static constexpr int BLOCKS = (STRIDE == 1 ? 384 : 256) / THREADS;  // of an SM, that registers are for
   static constexpr int WIDTH = power_of_two(COLUMNS < PLACES ? COLUMNS : PLACES), HEIGHT = PLACES / WIDTH;
-  static constexpr int OTHERS = COLUMNS - WIDTH, OTHER_PASSES = (ROWS * OTHERS + PLACES - 1) / PLACES;
+  static constexpr int OTHERS = COLUMNS % WIDTH, OTHER_PASSES = (ROWS * OTHERS + PLACES - 1) / PLACES;
 };
 
 template <class Tile>
 class Depthwise : Tile {
-  using Tile::CHANNELS, Tile::COLUMNS, Tile::HEIGHT, Tile::OTHERS, Tile::OTHER_PASSES, Tile::P,
+  using Tile::BYTES, Tile::CHANNELS, Tile::COLUMNS, Tile::HEIGHT, Tile::OTHERS, Tile::OTHER_PASSES, Tile::P,
       Tile::PATCH_BYTES, Tile::PITCH;
   using Tile::PLACES, Tile::Q, Tile::R, Tile::ROWS, Tile::S, Tile::STRIDE, Tile::THREADS, Tile::TP, Tile::TQ;
   using Tile::V, Tile::VECTORS, Tile::WIDTH;
@@ -71,11 +72,14 @@ public:
     k_ = first_ + vector_ * V;
     p_ = place_ % (P / TP) * TP;
     q_ = place_ / (P / TP) * TQ;
-    output_ = static_cast<Element*>(args.output) + (static_cast<long long>(p_) * args.q + q_) * args.k + k_;
+    output_ =
+        static_cast<char*>(args.output) + ((static_cast<long long>(p_) * args.q + q_) * args.k + k_) * BYTES;
     width_ = k_ < args.k ? args.w : 0;
     input_ = at_of_patch(place_ / WIDTH, place_ % WIDTH);
 #pragma unroll
-    for (int i = 0; i < OTHER_PASSES; ++i) others_[i] = at_of_patch(other_row(i), other_column(i));
+    for (int i = 0; i < OTHER_PASSES; ++i)
+      others_[i] = (other_row(i) - place_ / WIDTH) * args.row_step +
+                   (other_column(i) - place_ % WIDTH) * args.column_step;
   }
 
   // A block keeps its channels and walks over a run of tiles of pixels, the next patch on its way while one
@@ -133,46 +137,49 @@ private:
     return at;
   }
 
-  // Elements from the tensor's first to that of line h of all images, column w.
-  __device__ static unsigned long long pixels_to(unsigned n, unsigned h, unsigned height, unsigned w,
-                                                 unsigned width) {
-    return (static_cast<unsigned long long>(n) * height + h) * width + w;
-  }
-
   // Where the thread's channels of a pixel of the first tile's patch are, if they are in the image.
-  __device__ const Element* at_of_patch(int row, int column) const {
+  __device__ const char* at_of_patch(int row, int column) const {
     const long long pixel = static_cast<long long>(row - args_.pad_top) * args_.w + column - args_.pad_left;
-    return static_cast<const Element*>(args_.input) + pixel * args_.c + k_;
+    return static_cast<const char*>(args_.input) + (pixel * args_.c + k_) * BYTES;
   }
 
   __device__ int other_row(int pass) const { return (pass * PLACES + place_) / (OTHERS + !OTHERS); }
   __device__ int other_column(int pass) const {
-    return WIDTH + (pass * PLACES + place_) % (OTHERS + !OTHERS);
+    return COLUMNS - OTHERS + (pass * PLACES + place_) % (OTHERS + !OTHERS);
   }
 
   __device__ void copy_patch(unsigned patch, const Position& at) const {
     const int top = at.p * STRIDE - args_.pad_top, left = at.q * STRIDE - args_.pad_left;
     const unsigned long long skip =
-        pixels_to(at.n, at.p * STRIDE, args_.h, at.q * STRIDE, args_.w) * static_cast<unsigned>(args_.c);
-    const long long step = static_cast<long long>(args_.w) * args_.c * HEIGHT;
+        static_cast<unsigned long long>(at.n * args_.h + at.p * STRIDE) * args_.row_step +
+        static_cast<unsigned long long>(at.q * STRIDE) * args_.column_step;
+    const unsigned long long step = static_cast<unsigned long long>(args_.row_step) * HEIGHT;
     patch += vector_ * 16;
-    const int row = place_ / WIDTH, column = place_ % WIDTH;
-    const bool inside = is_inside(left + column, width_);
-    const Element* from = input_ + skip;
+    const int row = place_ / WIDTH;
 #pragma unroll
-    for (int i = 0; i < ROWS; i += HEIGHT, from += step)
-      if (i + HEIGHT <= ROWS || row < ROWS - i)
-        copy<16>(patch + (row + i) * PITCH + column * VECTORS * 16, from,
-                 inside && is_inside(top + row + i, args_.h));
+    for (int first = 0; first < COLUMNS - OTHERS; first += WIDTH) {
+      const int column = first + place_ % WIDTH;
+      const bool inside = is_inside(left + column, width_) && is_needed(column);
+      const char* from = input_ + skip + static_cast<unsigned long long>(args_.column_step) * first;
+#pragma unroll
+      for (int i = 0; i < ROWS; i += HEIGHT, from += step)
+        if (i + HEIGHT <= ROWS || row < ROWS - i)
+          copy<16>(patch + (row + i) * PITCH + column * VECTORS * 16, from,
+                   inside && is_inside(top + row + i, args_.h));
+    }
 #pragma unroll
     for (int i = 0; i < OTHER_PASSES; ++i) {
       const int row = other_row(i), column = other_column(i);
-      const bool needed = COLUMNS == (Q - 1) * STRIDE + S || column < COLUMNS - 1;
       if ((i + 1) * PLACES <= ROWS * OTHERS || row < ROWS)
-        copy<16>(patch + row * PITCH + column * VECTORS * 16, others_[i] + skip,
-                 needed && is_inside(top + row, args_.h) && is_inside(left + column, width_));
+        copy<16>(patch + row * PITCH + column * VECTORS * 16, input_ + skip + static_cast<int>(others_[i]),
+                 is_needed(column) && is_inside(top + row, args_.h) && is_inside(left + column, width_));
     }
     ptx::cp_async_commit();
+  }
+
+  // The last column may be there only to make their number even.
+  __device__ static bool is_needed(int column) {
+    return COLUMNS == (Q - 1) * STRIDE + S || column < COLUMNS - 1;
   }
 
   __device__ static bool is_inside(int x, int size) {
@@ -246,47 +253,46 @@ private:
     }
   }
 
-  __device__ Element* output_of(const Position& at) const {
-    return output_ + pixels_to(at.n, at.p, args_.p, at.q, args_.q) * static_cast<unsigned>(args_.k);
-  }
+  // The pixel of a tile's first output.
+  __device__ unsigned pixel_of(const Position& at) const { return (at.n * args_.p + at.p) * args_.q + at.q; }
 
   __device__ void store_bare(const Position& at, int p_left, int q_left) {
-    Element* output = output_of(at);
+    const unsigned pixel_bytes = args_.k * BYTES;
+    char* output = output_ + static_cast<unsigned long long>(pixel_of(at)) * pixel_bytes;
     const Floor<Element> floor(args_.relu);
 #pragma unroll
-    for (int i = 0; i < TP; ++i, output += static_cast<long long>(args_.q) * args_.k)
+    for (int i = 0; i < TP; ++i, output += static_cast<unsigned long long>(args_.q) * pixel_bytes)
 #pragma unroll
       for (int j = 0; j < TQ; ++j)
-        ptx::store_global(output + static_cast<long long>(args_.k) * j, floor.pack(sum_[i][j]),
+        ptx::store_global(output + static_cast<unsigned long long>(pixel_bytes) * j, floor.pack(sum_[i][j]),
                           j < q_left && i < p_left);
   }
 
   __device__ void store(const Position& at, int p_left, int q_left) {
     const Epilogue<Element> epilogue(args_, k_, args_.k - k_, bias_is_first(args_));
-    const long long pixel = pixels_to(at.n, at.p + p_, args_.p, at.q + q_, args_.q);
 #pragma unroll
     for (int i = 0; i < TP; ++i)
 #pragma unroll
       for (int j = 0; j < TQ; ++j)
         if (i < p_left && j < q_left)
-          epilogue.store(pixel + static_cast<long long>(i) * args_.q + j, sum_[i][j]);
+          epilogue.store(pixel_of(at) + static_cast<long long>(p_ + i) * args_.q + q_ + j, sum_[i][j]);
   }
 
   const Conv2dArguments& args_;
   float* filters_;
-  unsigned patches_;      // in shared memory
-  int first_;             // filter of the block
-  int vector_, place_;    // the thread's among the block's vectors of channels, and in its tile
-  int k_, p_, q_;         // its filter, and its outputs in a tile
-  int width_;             // W, or 0 if its filter is past the last
-  const Element* input_;  // what it copies of the first tile's patch, and
-  const Element* others_[OTHER_PASSES + !OTHER_PASSES];
-  Element* output_;  // its outputs of the first tile
+  unsigned patches_;    // in shared memory
+  int first_;           // filter of the block
+  int vector_, place_;  // the thread's among the block's vectors of channels, and in its tile
+  int k_, p_, q_;       // its filter, and its outputs in a tile
+  int width_;           // W, or 0 if its filter is past the last
+  const char* input_;   // what it copies of the first tile's patch, and
+  unsigned others_[OTHER_PASSES + !OTHER_PASSES];  // bytes from there to the others
+  char* output_;                                   // its outputs of the first tile
   float sum_[TP][TQ][V];
 };
 
 template <class Tile>
-__global__ void __launch_bounds__(Tile::THREADS, 384 / Tile::THREADS)
+__global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS)
     fprop_depthwise(const __grid_constant__ Conv2dArguments arguments) {
   const Conv2dArguments& args = known(arguments);
   extern __shared__ __align__(128) unsigned char shared[];
