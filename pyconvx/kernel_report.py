@@ -50,20 +50,22 @@ class Subject:
 
 F32, BF16 = torch.float32, torch.bfloat16
 CATALOGUE = (
+    # The resident patch: windows of stride 1.
     Subject("3x3", "c=64,k=128", "128x128x32"),
+    Subject("3x3 large", "c=64,k=128", "256x128x32"),
     Subject("3x3 bf16", "c=64,k=128", "128x128x32", BF16),
-    Subject("3x3 wide", "c=64,k=256", "128x256x32"),
-    Subject("3x3 tall", "c=64,k=64", "256x64x32"),
+    Subject("3x3 tf32", "c=64,k=128", "128x128x16", F32, True),
     Subject("1x7", "c=64,k=128,r=1,s=7,h=17", "128x128x32"),
     Subject("7x1", "c=64,k=128,r=7,s=1,h=17", "128x128x32"),
-    Subject("5x5", "c=64,k=128,r=5,h=35", "128x128x32"),
-    Subject("3x3 stride 2", "c=64,k=128,stride=2", "128x128x32"),
-    Subject("3x3 stride 2, deep", "c=64,k=128,stride=2", "128x128x64"),
-    Subject("3x3 stride 2, small", "c=64,k=128,stride=2", "64x64x64"),
+    # The gather: other strides, and 1x1.
+    Subject("gather 3x3", "c=64,k=128,stride=2", "128x128x32"),
+    Subject("gather 3x3 deep", "c=64,k=128,stride=2", "128x128x64"),
+    Subject("gather 3x3 wide", "c=64,k=256,stride=2", "128x256x32"),
+    Subject("gather 3x3 small", "c=64,k=128,stride=2", "64x64x64"),
+    Subject("gather 3x3 tf32", "c=64,k=128,stride=2", "128x128x16", F32, True),
     Subject("1x1", "c=64,k=128,r=1", "128x128x32"),
     Subject("1x1 deep", "c=64,k=128,r=1", "128x128x64"),
-    Subject("3x3 tf32", "c=64,k=128", "128x128x16", F32, True),
-    Subject("3x3 f32", "c=64,k=128", "128x128x8", F32),
+    Subject("f32", "c=64,k=128", "128x128x8", F32),
     Subject("stem 7x7 stride 2", "c=4,h=224,k=64,r=7,stride=2", "16x16x64"),
     Subject("stem 7x7 stride 2, C = 3", "c=3,h=224,k=64,r=7,stride=2", "16x16x64"),
     Subject("stem 3x3 stride 2", "c=4,h=224,k=64,r=3,stride=2", "16x16x64"),

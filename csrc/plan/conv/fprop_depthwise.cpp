@@ -40,24 +40,24 @@ int shared_bytes(const DepthwiseTile& tile, const Conv2dProblem& x) {
   return static_cast<int>((x.r * x.s + 1) * tile.channels(x) * 4 + 2 * patch_bytes(tile, x));
 }
 
-// A tile takes as long as the slower of its bytes' way and its instructions: for each of a thread's 8 outputs
-// one for every multiplication, and some 60.
+// Of a tile: for each of a thread's 8 outputs an instruction for every multiplication, and some 60.
 Candidate rate_tile(const DepthwiseTile& tile, const Conv2dProblem& x, const Device& device) {
   const int shared = shared_bytes(tile, x), v = 16 / element_bytes(x.dtype);
-  const double instructions = 8.0 * (static_cast<double>(x.r * x.s) * v + 60) * tile.threads() / 32;
-  const double bytes = static_cast<double>(patch_bytes(tile, x)) + tile.p * tile.q * tile.vectors * 16.0;
-  const double clocks = std::max(instructions / 4, bytes / kL2BytesPerClock);
+  const double taps = static_cast<double>(x.r * x.s), outputs = 8.0 * tile.threads();
+  const double patch = static_cast<double>(patch_bytes(tile, x));
+  SliceWork work;
+  work.tensor = outputs * taps * v / device.ffma_per_clock;
+  work.issue = outputs * (taps * v + 60) / 128;
+  // Of 8 outputs, the vectors that they see, and the filters' rows, of 4 bytes an element.
+  work.shared = (static_cast<double>((x.r + x.stride_h) * (x.s + 3 * x.stride_w)) + taps * v / 2) * 16 *
+                tile.threads() / kSharedBytesPerClock;
+  work.l2 = (patch + tile.p * tile.q * tile.vectors * 16.0) / kL2BytesPerClock;
   const int resident =
       shared > device.shared_per_block ? 0 : resident_blocks(tile.threads(), 168, shared, device);
   const int64_t tiles =
       x.n * ceil_div(x.p(), tile.p) * ceil_div(x.q(), tile.q) * ceil_div(x.k, tile.channels(x));
-  const int64_t slots = static_cast<int64_t>(device.sms) * std::max(resident, 1);
-  Candidate candidate;
-  candidate.tile = text(tile.p, "x", tile.q, "x", tile.channels(x));
-  candidate.blocks_per_sm = resident;
-  candidate.waves = static_cast<double>(tiles) / static_cast<double>(slots);
-  candidate.clocks = static_cast<double>(ceil_div(tiles, device.sms)) * clocks;
-  return candidate;
+  return rate(text(tile.p, "x", tile.q, "x", tile.channels(x)), {1, work, 0, tile.threads()}, tiles, resident,
+              compulsory_bytes(x), device);
 }
 
 Kernel common_kernel(const char* element, const DepthwiseTile& tile, int64_t window, int64_t stride) {

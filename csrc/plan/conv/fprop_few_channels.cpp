@@ -78,29 +78,28 @@ std::vector<TileShape> common_tiles(const Conv2dProblem& x) {
   return {tile_of(16, 64), tile_of(16, 32), tile_of(8, 64), tile_of(8, 32)};
 }
 
-// A block's tile takes as long as the busiest of tensor cores, issue slots, and its way to and from DRAM.
+// Of a tile: operands, 9 instructions for a vector of outputs, and some 150 for addresses.
 Candidate rate_tile(const TileShape& tile, const Conv2dProblem& x, bool common, const Device& device) {
   const int bytes = element_bytes(x.dtype), p = rows_of(tile);
-  const double steps = static_cast<double>(x.r * ceil_div(x.s, 8 / bytes));
+  const double steps = static_cast<double>(x.r * ceil_div(front(x) + x.s, 8 / bytes));
   const double hmma = p / 4 * tile.filters / 8 * steps;  // of a warp
   const double outputs = p / 4 * 2 * tile.filters * bytes / 64.0;
-  // Operands, 9 instructions for a vector of outputs, and some 150 for addresses.
-  const double operands = common ? steps * (2 + tile.filters / 16.0) : hmma;
-  const double instructions = hmma + operands + 9 * outputs + 150;
-  const double clocks = std::max(hmma * device.slots_per_hmma, instructions);
+  const double ldmatrix = steps * (2 + tile.filters / 16.0);
   const int64_t shared = shared_bytes(x, common, tile);
+  SliceWork work;  // of all four warps
+  work.tensor = hmma * device.slots_per_hmma;
+  work.issue = hmma + (common ? ldmatrix : hmma) + 9 * outputs + 150;
+  work.shared = ldmatrix * 4 * 512 / kSharedBytesPerClock;
+  work.l2 = (static_cast<double>(tile.pixels * x.stride_h * x.stride_w * x.c) +
+             static_cast<double>(tile.pixels) * tile.filters) *
+            bytes / kL2BytesPerClock;
   const int registers = p / 4 * tile.filters / 2 + 100;
   const int resident = shared > device.shared_per_block
                            ? 0
                            : resident_blocks(kThreads, registers, static_cast<int>(shared), device);
   const int64_t tiles = x.n * ceil_div(x.p(), p) * ceil_div(x.q(), kColumns) * ceil_div(x.k, tile.filters);
-  const int64_t slots = static_cast<int64_t>(device.sms) * std::max(resident, 1);
-  Candidate candidate;
-  candidate.tile = text(p, "x16x", tile.filters);
-  candidate.blocks_per_sm = resident;
-  candidate.waves = static_cast<double>(tiles) / static_cast<double>(slots);
-  candidate.clocks = static_cast<double>(ceil_div(tiles, device.sms)) * clocks;
-  return candidate;
+  return rate(text(p, "x16x", tile.filters), {1, work, 0, kThreads}, tiles, resident, compulsory_bytes(x),
+              device);
 }
 
 // Ahead of time there are kernels for the first layers that most networks have, of 3 channels in rows of an
