@@ -106,8 +106,9 @@ def curves(lines: dict[str, list[float]], title: str, path: Path) -> None:
             pen.text((place(epoch, 0)[0] - 3, height - 20), str(epoch + 1), fill=(0, 0, 0))
         names = sorted(lines, key=lambda name: -lines[name][-1])
         at = [place(0, lines[name][-1])[1] - 6 for name in names]
-        for number in range(1, len(at)):
-            at[number] = max(at[number], at[number - 1] + 12)  # names below each other where lines end together
+        below = height - 24.0
+        for number in reversed(range(len(at))):  # above the axis, and above each other where lines end together
+            below = at[number] = min(at[number], below - 12)
         for (name, line), colour in zip(lines.items(), COLOURS, strict=False):
             pen.line([place(step, value) for step, value in enumerate(line)], fill=colour, width=2)
             pen.text((place(longest - 1, 0)[0] + 6, at[names.index(name)]), name, fill=colour)

@@ -18,8 +18,8 @@ from pyconvx.table import Table
 def main(out: Path, quick: bool = False) -> Table:
     """Train the four networks alike, and write ``degradation.png`` and ``degradation.txt``."""
     digits = load_digits()
-    size, count, epochs = (16, 128, 2) if quick else (32, len(digits.labels), 12)
-    images = F.interpolate(digits.images[:count], (size, size), mode="bilinear", antialias=True)
+    count, epochs = (256, 2) if quick else (len(digits.labels), 15)
+    images = F.interpolate(digits.images[:count], (16, 16), mode="bilinear", antialias=True)
     lines = {}
     for name in ("plain34", "resnet34", "plain18", "resnet18"):
         torch.manual_seed(0)
@@ -37,11 +37,11 @@ def main(out: Path, quick: bool = False) -> Table:
 def learn(model: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor, epochs: int) -> list[float]:
     """Train as the paper does (section 3.4), SGD with momentum and weight decay; return every epoch's loss."""
     generator = torch.Generator().manual_seed(1)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9, weight_decay=1e-4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-4)
     losses = []
     for _ in range(epochs):
         total = 0.0
-        for batch in batches(len(images), 64, generator):
+        for batch in batches(len(images), 128, generator):
             optimizer.zero_grad()
             loss = F.cross_entropy(model(images[batch]), labels[batch])
             loss.backward()

@@ -45,7 +45,7 @@ def main(out: Path, quick: bool = False) -> Table:
             apply(apply(photograph, gaussian(1.5)[:, None] * gaussian(1.5)), LAPLACE)
         ),
     }
-    shown = torch.stack([captioned(picture, name) for name, picture in pictures.items()])
+    shown = torch.stack([captioned(picture, name)[0] for name, picture in pictures.items()])  # all is grey
     visualize.save(visualize.tiles(shown, columns=5, gap=4), out / "filters.png")
 
     n = len(line)

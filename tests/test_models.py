@@ -521,12 +521,17 @@ compiled = pytest.mark.parametrize(
 
 LONG_TO_TRACE = (
     *("googlenet", "googlenet_with_heads", "inception_v1", "bn_inception", "inception_v3", "inception_v4"),
-    *("inception_resnet_v1", "inception_resnet_v2", "xception", "nasnet"),
+    *("inception_resnet_v1", "inception_resnet_v2", "xception", "nasnet", "deconvnet", "block_qnn_b"),
 )
 
 
 @pytest.mark.parametrize(
-    "label", [pytest.param(label, marks=slow if label in LONG_TO_TRACE else ()) for label in SMALL]
+    "label",
+    [
+        pytest.param(label, marks=slow if label in LONG_TO_TRACE else ())
+        for label in SMALL
+        if label not in QUICK_TO_COMPILE  # which test_compile traces too
+    ],
 )
 def test_dynamo_traces_one_graph(label, built):
     torch._dynamo.reset()
