@@ -31,9 +31,19 @@ LaunchPlan plan_or_throw(std::variant<LaunchPlan, Refusal> result) {
   return std::get<LaunchPlan>(std::move(result));
 }
 
-LaunchPlan plan(const Conv2dProblem& problem, const DeviceOrName& device, bool tf32, int alignment,
-                const std::string& tile, bool ahead_of_time) {
-  return plan_or_throw(plan_conv2d(problem, device_of(device), {tf32, alignment, tile, ahead_of_time}));
+// A convolution's.
+void bind_convolution_plan(py::module_& m, const char* name,
+                           std::variant<LaunchPlan, Refusal> (*plan)(const Conv2dProblem&, const Device&,
+                                                                     const PlanOptions&),
+                           const char* doc) {
+  m.def(
+      name,
+      [plan](const Conv2dProblem& problem, const DeviceOrName& device, bool tf32, int alignment,
+             const std::string& tile, bool ahead_of_time) {
+        return plan_or_throw(plan(problem, device_of(device), {tf32, alignment, tile, ahead_of_time}));
+      },
+      "problem"_a, "device"_a, py::kw_only(), "tf32"_a = false, "alignment"_a = 16, "tile"_a = "",
+      "ahead_of_time"_a = false, doc);
 }
 
 // pyconvx._problem.ElementwiseProblem, of which a plan needs the number of elements alone.
@@ -175,14 +185,28 @@ void bind_plan(py::module_& m) {
           "Bytes by name.")
       .def_readonly("candidates", &LaunchPlan::candidates, "All tiles that could run it.");
 
-  m.def("plan_conv2d", &plan, "problem"_a, "device"_a, py::kw_only(), "tf32"_a = false, "alignment"_a = 16,
-        "tile"_a = "", "ahead_of_time"_a = false,
-        "The launches of a convolution. tf32 permits float32 to be multiplied as tf32; every address must be "
-        "a\n"
-        "multiple of alignment bytes; tile names a candidate to use instead of the one that the model "
-        "prefers;\n"
-        "ahead_of_time keeps to the kernels that nvcc compiles when pyconvx is built.\n"
-        "Raises ValueError, with the reason, if no kernel can run the problem on the device.");
+  bind_convolution_plan(
+      m, "plan_conv2d", &plan_conv2d,
+      "The launches of a convolution. tf32 permits float32 to be multiplied as tf32; every address must be "
+      "a\n"
+      "multiple of alignment bytes; tile names a candidate to use instead of the one that the model "
+      "prefers;\n"
+      "ahead_of_time keeps to the kernels that nvcc compiles when pyconvx is built.\n"
+      "Raises ValueError, with the reason, if no kernel can run the problem on the device.");
+  bind_convolution_plan(
+      m, "plan_conv2d_dgrad", &plan_conv2d_dgrad,
+      "The launches of the gradient of a convolution's input, from grad_output and filter to grad_input; "
+      "the\n"
+      "options are plan_conv2d's.");
+  bind_convolution_plan(
+      m, "plan_conv2d_wgrad", &plan_conv2d_wgrad,
+      "The launches of the gradient of a convolution's filters and, if the problem has one, of its bias, "
+      "from\n"
+      "grad_output and input to grad_weight and grad_bias; the options are plan_conv2d's.");
+  bind_convolution_plan(
+      m, "plan_conv_transpose2d", &plan_conv_transpose2d,
+      "The launches of a transposed convolution, which is described by the problem whose dgrad it is, from\n"
+      "input, filter and bias to output; the options are plan_conv2d's.");
   bind_tiled_plan_of(
       m, "plan_max_pool2d", &plan_max_pool2d,
       "The launches of a max pooling: buffers input, output and, where the problem has an index, indices.\n"

@@ -34,7 +34,8 @@ Device describe_device(const std::string& name, int capability, int sms, int sha
           shared_per_sm,
           threads_per_sm,
           like->slots_per_hmma,
-          like->ffma_per_clock};
+          like->ffma_per_clock,
+          like->dram_bytes_per_clock};
 }
 
 const Device* find_device(const std::string& name) {

@@ -1,6 +1,8 @@
 #include "plan/conv/fprop.h"
 #include "plan/conv_arguments.h"
 
+#include <algorithm>
+
 namespace pyconvx {
 namespace {
 
@@ -25,18 +27,27 @@ Family family_of(const Conv2dProblem& x, bool tf32) {
   if (x.groups > 1 && x.c == x.groups)
     return depthwise_shared_bytes(x) <= kSharedByDefault ? plan_fprop_depthwise : plan_fprop_plain;
   const bool tensor_cores = x.dtype != DType::f32 || tf32;
-  if (tensor_cores && x.groups == 1 && x.c <= 4 && few_channels_shared_bytes(x) <= kSharedEverywhere)
+  // Patches cover the image at least, but a class of dgrad's may leave out what is at its edges.
+  const bool covers_image = std::min({x.pad_top, x.pad_bottom, x.pad_left, x.pad_right}) >= 0;
+  if (tensor_cores && x.groups == 1 && x.c <= 4 && covers_image &&
+      few_channels_shared_bytes(x) <= kSharedEverywhere)
     return plan_fprop_few_channels;
-  if (runs_resident_patch(x, tf32)) return plan_fprop_resident_patch;
+  if (covers_image && runs_resident_patch(x, tf32)) return plan_fprop_resident_patch;
   if (x.r + x.s > 31) return plan_fprop_plain;  // a gather has one bit for each row and column of a window
   return tensor_cores ? plan_fprop_tensor_core : plan_fprop_ffma;
 }
 
 std::string refusal(const Conv2dProblem& x, const Device& device, const PlanOptions& options) {
+  if (x.pass != Pass::fprop && x.refusal().empty())
+    return text("conv2d: a plan for fprop needs a problem of that pass, got one of ", name(x.pass),
+                "; make its plan with plan_conv2d_", name(x.pass));
+  return device_refusal(x, device, options);
+}
+
+}  // namespace
+
+std::string device_refusal(const Conv2dProblem& x, const Device& device, const PlanOptions& options) {
   if (std::string sentence = x.refusal(); !sentence.empty()) return sentence;
-  if (x.pass != Pass::fprop)
-    return text("conv2d: there is a CUDA plan for fprop only so far, got ", name(x.pass),
-                "; use another backend for it");
   const int bytes = element_bytes(x.dtype);
   if (options.alignment < bytes || (options.alignment & (options.alignment - 1)))
     return text("conv2d: the alignment must be a power of two and at least an element's ", bytes,
@@ -48,7 +59,9 @@ std::string refusal(const Conv2dProblem& x, const Device& device, const PlanOpti
   return size_limit(x);
 }
 
-}  // namespace
+std::string plan_fprop(FpropPlanner& planner) {
+  return family_of(planner.x, planner.options.tf32)(planner);
+}
 
 std::variant<LaunchPlan, Refusal> plan_conv2d(const Conv2dProblem& x, const Device& device,
                                               const PlanOptions& options) {
@@ -59,7 +72,7 @@ std::variant<LaunchPlan, Refusal> plan_conv2d(const Conv2dProblem& x, const Devi
   planner.to_channels_last("filter", x.k, x.c / x.groups, x.r * x.s);
   if (x.residual) planner.to_channels_last("residual", x.n, x.k, x.p() * x.q());
   planner.replace_output("output", x.n, x.k, x.p() * x.q());
-  if (std::string sentence = family_of(x, options.tf32)(planner); !sentence.empty()) return Refusal{sentence};
+  if (std::string sentence = plan_fprop(planner); !sentence.empty()) return Refusal{sentence};
   planner.from_channels_last("output", x.n, x.k, x.p() * x.q());
   return planner.plan;
 }

@@ -38,6 +38,14 @@ __device__ inline void cp_async_if_not_negative(int number, unsigned shared, con
                  "l"(global), "r"(static_cast<unsigned>(keep)), "n"(BYTES), "r"(number));
 }
 
+// The same by those threads alone that `take_part`. As a predicate rather than a branch, which would cost
+// more than the copy.
+__device__ inline void cp_async_16_if(bool take_part, unsigned shared, const void* global, bool keep) {
+  asm volatile("{ .reg .pred skip, part; setp.eq.u32 skip, %2, 0; setp.ne.u32 part, %3, 0;\n"
+               "  @part cp.async.cg.shared.global [%0], [%1], 16, skip; }" ::"r"(shared),
+               "l"(global), "r"(static_cast<unsigned>(keep)), "r"(static_cast<unsigned>(take_part)));
+}
+
 __device__ inline void cp_async_commit() {
   asm volatile("cp.async.commit_group;" ::: "memory");
 }
@@ -113,6 +121,19 @@ __device__ inline uint2 load_shared_pair(unsigned shared) {
 __device__ inline void ldmatrix_x4(unsigned (&to)[4], unsigned shared) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+               : "r"(shared));
+}
+
+// The same matrices transposed: lane l gets rows 2(l % 4) and 2(l % 4) + 1 of column l / 4.
+__device__ inline void ldmatrix_x4_trans(unsigned (&to)[4], unsigned shared) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+               : "r"(shared));
+}
+
+__device__ inline void ldmatrix_x2_trans(unsigned& first, unsigned& second, unsigned shared) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];"
+               : "=r"(first), "=r"(second)
                : "r"(shared));
 }
 

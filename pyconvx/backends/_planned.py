@@ -100,6 +100,56 @@ class Planned(Backend):
             self._compute("conv2d", problem, tensors)
         return output
 
+    def conv2d_dgrad(self, problem, grad_output, weight, *geometry):
+        grad_input = _blank(grad_output, (problem.n, problem.c, problem.h, problem.w), problem)
+        if grad_input.numel():
+            tensors = {
+                "grad_output": dense(grad_output, problem),
+                "filter": dense(weight, problem),
+                "grad_input": grad_input,
+            }
+            self._compute("conv2d_dgrad", problem, tensors)
+        return grad_input
+
+    def conv2d_wgrad(self, problem, grad_output, input, *geometry):
+        shape = (problem.k, problem.c // problem.groups, problem.r, problem.s)
+        grad_weight = _blank(input, shape, problem)
+        grad_bias = input.new_empty((problem.k if problem.bias else 0,))
+        tensors = {
+            "grad_output": dense(grad_output, problem) if problem.n else None,
+            "input": dense(input, problem) if problem.n else None,
+            "grad_weight": grad_weight,
+            "grad_bias": grad_bias if problem.bias else None,
+        }
+        self._compute("conv2d_wgrad", problem, tensors)
+        return grad_weight, grad_bias
+
+    def conv_transpose2d(self, problem, input, weight, bias, stride, padding, output_padding, dilation, groups):
+        output = _blank(input, (problem.n, problem.c, problem.h, problem.w), problem)
+        if output.numel():
+            tensors = {
+                "input": dense(input, problem),
+                "filter": dense(weight, problem),
+                "bias": None if bias is None else bias.contiguous(),
+                "output": output,
+            }
+            self._compute("conv_transpose2d", problem, tensors)
+        return self._beyond_all_filters(output, weight, bias, stride, padding, output_padding, dilation, problem)
+
+    @staticmethod
+    def _beyond_all_filters(output, weight, bias, stride, padding, output_padding, dilation, problem):
+        """Add the rows and columns that an output_padding of a stride or more, where a dilation allows it, puts beyond
+        the reach of all filters: they are the bias alone."""
+        from ..ops.conv_transpose2d import output_size
+
+        size = output_size((problem.p, problem.q), weight.shape[2:], stride, padding, output_padding, dilation)
+        if tuple(size) == tuple(output.shape[2:]):
+            return output
+        whole = _blank(output, (problem.n, problem.c, *size), problem)
+        whole.copy_(output.new_zeros(()) if bias is None else bias[:, None, None])
+        whole[:, :, : problem.h, : problem.w] = output
+        return whole
+
     # Pooling.
 
     def max_pool2d(self, problem, input, kernel_size, stride, padding, dilation, ceil_mode, index_dtype):

@@ -84,22 +84,32 @@ def names(plan):
     return {step.kernel for step in plan.launches}
 
 
+PASSES = {
+    _C.Pass.fprop: _C.plan_conv2d,
+    _C.Pass.dgrad: _C.plan_conv2d_dgrad,
+    _C.Pass.wgrad: _C.plan_conv2d_wgrad,
+}
+
+
 def test_plans_ahead_of_time_keep_to_what_is_compiled():
     compiled = {kernel.name for kernel in _C.ahead_of_time_kernels() if kernel.header.startswith("conv/")}
     draw = random.Random(0)
     seen = set()
     for dtype, tf32 in [(F16, False), (BF16, False), (F32, False), (F32, True), (F64, False)]:
         for c, (r, s), stride in itertools.product(
-            (1, 3, 4, 13, 22, 36, 64, 256), ((1, 1), (3, 3), (5, 5), (7, 7), (1, 7), (7, 1), (2, 4), (20, 20)), (1, 2)
+            (1, 3, 4, 13, 22, 36, 64, 256),
+            ((1, 1), (3, 3), (5, 5), (7, 7), (1, 7), (7, 1), (2, 4), (20, 20)),
+            (1, 2, 19),
         ):
-            problem = _C.Conv2dProblem(
+            fields = dict(
                 n=draw.choice([1, 8, 128]), c=c, h=24, w=20, k=c * draw.choice([1, 2]), r=r, s=s,
                 groups=draw.choice([1, 1, c]), stride=(stride, stride), padding=draw.choice([(0, 0, 0, 0), SAME]),
-                dtype=DTYPES[dtype], layout=draw.choice([_C.Layout.nhwc, _C.Layout.nchw]),
+                dtype=DTYPES[dtype], layout=draw.choice([_C.Layout.nhwc, _C.Layout.nchw]), bias=draw.random() < 0.5,
             )  # fmt: skip
-            for device in ("a100", "rtx4090", "h100"):
+            for device, (pass_, planner) in itertools.product(("a100", "rtx4090", "h100"), PASSES.items()):
+                problem = _C.Conv2dProblem(**fields, pass_=pass_)
                 alignment = draw.choice([16, 8])
-                plan = _C.plan_conv2d(problem, device, tf32=tf32, alignment=alignment, ahead_of_time=True)
+                plan = planner(problem, device, tf32=tf32, alignment=alignment, ahead_of_time=True)
                 assert names(plan) <= compiled, problem
                 seen |= names(plan)
     families = {name.partition("<")[0] for name in compiled}

@@ -28,6 +28,13 @@ FpropPlanner::FpropPlanner(const Conv2dProblem& problem, const Device& device, c
 Conv2dArguments FpropPlanner::arguments() const {
   Conv2dArguments args = conv2d_arguments(x);
   args.vector_output = common_vector(x.k / x.groups, bytes, options.alignment) == 16;
+  if (spread) {
+    const auto narrow = [](int64_t size) { return static_cast<int>(size); };
+    args.spread = 1;
+    args.spread_h = narrow(spread->h), args.spread_w = narrow(spread->w);
+    args.first_h = narrow(spread->first_h), args.first_w = narrow(spread->first_w);
+    args.step_h = narrow(spread->step_h), args.step_w = narrow(spread->step_w);
+  }
   return args;
 }
 
@@ -50,17 +57,18 @@ Conv2dArguments FpropPlanner::of_images(const Conv2dArguments& whole, int64_t im
 void FpropPlanner::add_launch(const Kernel& kernel, const Conv2dArguments& args, int64_t grid, int block,
                               int shared_bytes, int64_t first_image) {
   const int64_t input = first_image * x.h * x.w * x.c * bytes;
-  const int64_t output = first_image * x.p() * x.q() * x.k * bytes;
+  const int64_t pixels = spread ? spread->h * spread->w : x.p() * x.q();
+  const int64_t output = first_image * pixels * x.k * bytes;
   plan.launches.push_back(
       {kernel.name, kernel.header, {grid, 1, 1}, block, shared_bytes, bytes_of(args), {}});
   plan.launches.back().pointers = {
-      {buffer("input"), offsetof(Conv2dArguments, input), input},
-      {buffer("filter"), offsetof(Conv2dArguments, filter), 0},
-      {buffer("output"), offsetof(Conv2dArguments, output), output},
-      {"bias", offsetof(Conv2dArguments, bias), 0},
+      {buffer(operands.input), offsetof(Conv2dArguments, input), input},
+      {buffer(operands.filter), offsetof(Conv2dArguments, filter), operands.filter_skip},
+      {buffer(operands.output), offsetof(Conv2dArguments, output), output},
+      {operands.bias, offsetof(Conv2dArguments, bias), 0},
       {"scale", offsetof(Conv2dArguments, scale), 0},
       {"shift", offsetof(Conv2dArguments, shift), 0},
-      {buffer("residual"), offsetof(Conv2dArguments, residual), output},
+      {buffer(operands.residual), offsetof(Conv2dArguments, residual), output},
   };
   plan.launches.back().constants = {
       {"PYCONVX_C", args.c},

@@ -8,6 +8,7 @@
 #include "plan/builder.h"
 
 #include <algorithm>
+#include <optional>
 
 namespace pyconvx {
 
@@ -29,6 +30,18 @@ struct TileShape {
   std::string spelled() const;  // as the kernels' template argument
 };
 
+// What stands for the operands of a convolution: the operation's own tensors, or what another operation uses
+// it on. Bytes are skipped from the start of the filters' buffer.
+struct FpropOperands {
+  std::string input = "input", filter = "filter", output = "output", bias = "bias", residual = "residual";
+  int64_t filter_skip = 0;
+};
+
+// Outputs that are a part of a larger tensor's pixels: rows first_h + p step_h of h, columns likewise.
+struct Spread {
+  int64_t h, w, first_h, first_w, step_h, step_w;
+};
+
 class FpropPlanner : public PlanBuilder {
 public:
   FpropPlanner(const Conv2dProblem&, const Device&, const PlanOptions&);
@@ -37,6 +50,8 @@ public:
   const Device& device;
   const PlanOptions& options;
   const int bytes;  // of an element
+  FpropOperands operands;
+  std::optional<Spread> spread;
 
   // The problem's sizes as kernels take them, all but the pointers and what depends on a tile.
   Conv2dArguments arguments() const;
@@ -106,6 +121,15 @@ void list_fprop_ffma(std::vector<Kernel>&);
 void list_fprop_few_channels(std::vector<Kernel>&);
 void list_fprop_depthwise(std::vector<Kernel>&);
 void list_fprop_plain(std::vector<Kernel>&);
+
+// And those that dgrad needs beside them.
+void list_dgrad(std::vector<Kernel>&);
+
+// Adds the launches of the family that is right for the problem, whose tensors are channels last.
+std::string plan_fprop(FpropPlanner&);
+
+// Why no plan can be made for the device with these options; empty if one can.
+std::string device_refusal(const Conv2dProblem&, const Device&, const PlanOptions&);
 
 // What blocks of the families that keep a window's worth in shared memory need of it.
 int64_t few_channels_shared_bytes(const Conv2dProblem&);  // in the smallest tile

@@ -50,6 +50,12 @@ struct Conv2dArguments {
   int relu;
   int vector_output;  // may outputs, residuals and per-filter vectors be accessed by 16 bytes?
 
+  // Where outputs go. Usually output pixel (n, p, q) is pixel (n, p, q) of the output tensor; if `spread`,
+  // the tensor is larger, N x spread_h x spread_w, and it is its pixel (n, first_h + p step_h, first_w + q
+  // step_w).
+  int spread;
+  int spread_h, spread_w, first_h, first_w, step_h, step_w;
+
   int pixels;            // N P Q
   int reduction;         // R S C/groups
   unsigned row_step;     // bytes from one tap to the one below it, and
@@ -69,6 +75,58 @@ struct Conv2dArguments {
   Division by_tiles_of_row;  // from an image's left to its right edge
 
   PatchArguments patch;  // for kernels whose blocks keep one
+};
+
+// Filters rearranged for dgrad: dgrad_filter.cuh.
+struct DgradFilterArguments {
+  const void* filter;
+  void* rearranged;
+  long long step_k, step_c, step_r, step_s;  // elements from one filter, channel, row or column to the next
+  int group_filters, group_channels, groups;
+  int r, s;
+  int apart_h, apart_w;  // taps of one class are so many rows and columns apart
+  int filter_tiles, channel_tiles;
+};
+
+// The gradient of a convolution's input, by dgrad_plain.cuh. Of `conv` filter and bias are read, the latter
+// being one element per channel of the input.
+struct DgradArguments {
+  Conv2dArguments conv;
+  const void* grad_output;
+  void* grad_input;
+};
+
+// The gradients of a convolution's filters and bias: wgrad.cuh. Of `conv` only the input and sizes are used.
+struct WgradArguments {
+  Conv2dArguments conv;
+  const void* grad_output;
+  void*
+      sums;  // accumulators: of each split K R S C/groups, then, after `split_size` of them, the next split's
+  void* bias_sums;  // likewise K of each split, in the same steps; or null
+  long long split_size;
+  long long run;  // output pixels of a split, or tiles of them
+  int splits;
+  int vector_sums;           // may sums be written by two neighbours, and by four?
+  Division by_tiles;         // tiles of the result, in all groups
+  Division by_group_tiles;   // in one group
+  Division by_column_tiles;  // tiles of a filter's elements
+
+  // For wgrad_patch.cuh: bytes from a tile of pixels to the one on its right, and how many more they are at
+  // the end of a row of tiles, and, on top of that, at the end of an image.
+  int rows_of_tiles;
+  long long y_row, x_row;  // bytes of a row of pixels
+  long long y_steps[3], x_steps[3];
+};
+
+// Partial sums added up: wgrad_sum.cuh.
+struct WgradSumArguments {
+  const void* sums;
+  void* grad_weight;
+  void* grad_bias;
+  long long weights, biases;  // how many there are
+  long long bias_at;          // where the sums of the biases begin in those of a split
+  long long split_size;
+  int splits;
 };
 
 struct TransposeArguments {

@@ -73,9 +73,14 @@ private:
 };
 
 // Kernels whose sums begin with the bias let it be the first of all there is to add only where nothing but
-// ReLU follows; elsewhere it comes where the formula has it.
+// ReLU follows, and outputs lie in order; elsewhere it comes where the formula has it.
 __device__ inline bool bias_is_first(const Conv2dArguments& args) {
-  return !args.scale && !args.shift && !args.residual;
+  return !args.scale && !args.shift && !args.residual && !args.spread;
+}
+
+__device__ inline long long spread_place(const Conv2dArguments& args, long long n, long long p, long long q) {
+  return (n * args.spread_h + args.first_h + p * args.step_h) * args.spread_w + args.first_w +
+         q * args.step_w;
 }
 
 template <class Element>
@@ -99,8 +104,20 @@ public:
     }
   }
 
-  __device__ void store(long long pixel, Number (&x)[V]) const {
-    const long long at = pixel * args_.k + first_;
+  // The sums of output pixel (n P + p) Q + q.
+  __device__ void store(long long pixel, Number (&x)[V]) const { store_at(place(pixel), x); }
+
+  // The pixel of the output tensor that it is.
+  __device__ long long place(long long pixel) const {
+    if (!args_.spread) return pixel;
+    const int m = static_cast<int>(pixel);
+    const int n = args_.by_image(m), pq = m - n * args_.by_image.divisor;
+    const int p = args_.by_q(pq), q = pq - p * args_.q;
+    return spread_place(args_, n, p, q);
+  }
+
+  __device__ void store_at(long long place, Number (&x)[V]) const {
+    const long long at = place * args_.k + first_;
     Element* output = static_cast<Element*>(args_.output) + at;
     const Element* residual = static_cast<const Element*>(args_.residual) + at;
     const Floor<Element> floor(args_.relu);

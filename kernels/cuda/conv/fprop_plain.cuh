@@ -45,7 +45,8 @@ __global__ void __launch_bounds__(256) fprop_plain(const __grid_constant__ Conv2
             if (v < left) sum[v] = multiply_add(activation, widen(y[v * reduction + c]), sum[v]);
         }
       }
-    Epilogue<Element>(args, static_cast<int>(first), left).store(pixel, sum);
+    Epilogue<Element>(args, static_cast<int>(first), left)
+        .store_at(args.spread ? spread_place(args, n, p, q) : pixel, sum);
   }
 }
 

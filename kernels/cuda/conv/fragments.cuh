@@ -41,6 +41,17 @@ __device__ inline unsigned one_and_zero(tf32) {
   return 0;
 }
 
+// Two ones of 16 bits, or one of tf32.
+__device__ inline unsigned ones(f16) {
+  return 0x3c003c00;
+}
+__device__ inline unsigned ones(bf16) {
+  return 0x3f803f80;
+}
+__device__ inline unsigned ones(tf32) {
+  return 0x3f800000;
+}
+
 // The filter in row `row` of shared memory.
 template <int V>
 __device__ constexpr int filter_of_row(int row) {

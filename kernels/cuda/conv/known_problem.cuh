@@ -1,8 +1,8 @@
 // What a kernel that is compiled for one problem takes for granted.
 //
-// Ahead of time a kernel is compiled for all problems, and reads their sizes from its arguments. At run time it
-// can be compiled for one: the plan's constants are then macros, which take the arguments' places. Nothing else
-// depends on them, so both give the same bits.
+// Ahead of time a kernel is compiled for all problems, and reads their sizes from its arguments. At run time
+// it can be compiled for one: the plan's constants are then macros, which take the arguments' places. Nothing
+// else depends on them, so both give the same bits.
 #pragma once
 
 #include "arguments.cuh"

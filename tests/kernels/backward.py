@@ -1,0 +1,135 @@
+"""The two gradients of a convolution as cases: what convolution.py's are to forward convolution."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from kernels.convolution import Case
+from kernels.harness import run
+from pyconvx import _C
+
+
+class Gradient(Case):
+    """What both passes have: the gradient of the output."""
+
+    pass_: _C.Pass
+    integers_up_to = 3
+
+    def __init__(self, *, integers=True, seed=0, **options):
+        super().__init__(pass_=self.pass_, integers=integers, seed=seed, **options)
+        x = self.problem
+        generator = torch.Generator().manual_seed(seed + 1)
+        shape = (x.n, x.k, x.p, x.q)
+        if integers:
+            self.grad_output = torch.randint(-2, self.integers_up_to, shape, generator=generator).double()
+        else:
+            self.grad_output = torch.randn(shape, generator=generator, dtype=torch.float64).to(self.dtype).double()
+
+    def laid_out(self, x):
+        x = x.to(self.dtype)
+        x = x.permute(0, 2, 3, 1) if self.layout == "nhwc" and x.ndim == 4 else x
+        before = self.alignment // x.element_size() if self.alignment < 16 else 0
+        return x.new_empty(before + x.numel())[before:].view(x.shape).copy_(x)
+
+    def results(self, tensors, *names):
+        """Those tensors with channels in second place."""
+        back = self.layout == "nhwc"
+        return [tensors[n].permute(0, 3, 1, 2) if back and tensors[n].ndim == 4 else tensors[n] for n in names]
+
+    def rounding(self, terms, expected, length):
+        """How far a float result may be from the expected one: see Case.tolerance."""
+        sum_dtype = torch.float64 if self.dtype == torch.float64 else torch.float32
+        sums = 2 * torch.finfo(sum_dtype).eps * math.sqrt(max(length, 1)) * terms
+        if self.tf32:
+            sums = sums + 2 * 2.0**-10 * terms
+        return sums + torch.finfo(self.dtype).eps * expected.abs()
+
+
+class Dgrad(Gradient):
+    """conv2d_dgrad; with ``bias``, conv_transpose2d, which has one value of it per channel."""
+
+    pass_ = _C.Pass.dgrad
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        x = self.problem
+        if x.bias:
+            self.bias = torch.arange(x.c).double() % 5 - 2
+        self.names = ("input", "filter", "output") if x.bias else ("grad_output", "filter", "grad_input")
+
+    def gradient(self, grad_output, filter):
+        input = torch.zeros_like(self.input).requires_grad_()
+        (gradient,) = torch.autograd.grad(self.conv(input, filter), input, grad_output)
+        return gradient
+
+    def expected(self):
+        gradient = self.gradient(self.grad_output, self.filter)
+        return gradient if self.bias is None else gradient + self.bias.view(-1, 1, 1)
+
+    def tolerance(self):
+        terms = self.gradient(self.grad_output.abs(), self.filter.abs())
+        return self.rounding(terms, self.expected(), self.filter.numel() / self.problem.c)
+
+    def plan(self, device="a100", **options):
+        planner = _C.plan_conv_transpose2d if self.problem.bias else _C.plan_conv2d_dgrad
+        return planner(self.problem, device, **{"tf32": self.tf32, "alignment": self.alignment, **options})
+
+    def buffers(self):
+        gradient, filter, result = self.names
+        tensors = {gradient: self.laid_out(self.grad_output), filter: self.laid_out(self.filter)}
+        if self.bias is not None:
+            tensors["bias"] = self.laid_out(self.bias)
+        tensors[result] = self.laid_out(torch.full_like(self.input, math.nan))
+        return tensors
+
+    def run(self, plan=None, **options):
+        tensors = self.buffers()
+        run(plan or self.plan(), tensors, **options)
+        return self.results(tensors, self.names[-1])[0]
+
+
+class Wgrad(Gradient):
+    """conv2d_wgrad: the gradients of filters and, with ``bias``, of the bias."""
+
+    pass_ = _C.Pass.wgrad
+    integers_up_to = 2
+
+    def gradient(self, grad_output, input):
+        filter = torch.zeros_like(self.filter).requires_grad_()
+        (gradient,) = torch.autograd.grad(self.conv(input, filter), filter, grad_output)
+        return gradient
+
+    def expected(self):
+        """Of the filters and, where the problem has it, of the bias."""
+        gradients = [self.gradient(self.grad_output, self.input)]
+        return gradients + ([self.grad_output.sum((0, 2, 3))] if self.problem.bias else [])
+
+    def tolerance(self):
+        x = self.problem
+        magnitudes = self.grad_output.abs()
+        terms = [self.gradient(magnitudes, self.input.abs())]
+        terms += [magnitudes.sum((0, 2, 3))] if x.bias else []
+        return [self.rounding(t, e, x.n * x.p * x.q) for t, e in zip(terms, self.expected(), strict=True)]
+
+    def plan(self, device="a100", **options):
+        return _C.plan_conv2d_wgrad(self.problem, device, **{"tf32": self.tf32, "alignment": self.alignment, **options})
+
+    def buffers(self):
+        tensors = {"grad_output": self.laid_out(self.grad_output), "input": self.laid_out(self.input)}
+        tensors["grad_weight"] = self.laid_out(torch.full_like(self.filter, math.nan))
+        if self.problem.bias:
+            tensors["grad_bias"] = torch.full((self.problem.k,), math.nan, dtype=self.dtype)
+        return tensors
+
+    def run(self, plan=None, **options):
+        tensors = self.buffers()
+        run(plan or self.plan(), tensors, **options)
+        return self.results(tensors, "grad_weight", *(["grad_bias"] if self.problem.bias else []))
+
+    def check(self, plan=None, **options):
+        results = self.run(plan, **options)
+        for result, expected in zip(results, self.expected(), strict=True):
+            assert torch.equal(result, expected.to(self.dtype)), self.difference(result, expected, plan)
+        return results
