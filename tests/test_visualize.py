@@ -12,6 +12,7 @@ from torch import nn
 import pyconvx
 from pyconvx import InvalidCall, functional, models, visualize
 from pyconvx.demo import LeNet5
+from pyconvx.visualize import _deconvnet
 
 PIL = pytest.importorskip("PIL.Image")
 
@@ -326,6 +327,38 @@ def test_a_residual_in_the_convolution_is_refused():
 
     with pytest.raises(InvalidCall, match=r"'conv' \(Conv2d\) adds a residual, which it cannot undo"):
         visualize.deconvnet(Fused(), "conv", 0, ONE)
+
+
+# The checks are checked.
+
+
+def last_one_wins(y, switches, size, *window):
+    return pyconvx.max_unpool2d(y, switches, *window[:3], size, dilation=window[3])
+
+
+@pytest.mark.parametrize(
+    "label, layer, spoil",
+    [
+        ("vgg", "avgpool", lambda m: m.setitem(_deconvnet._RULES, nn.ReLU.forward, _deconvnet._PASSED)),
+        ("functional", "up", lambda m: m.setattr(_deconvnet, "_link", unrectified(_deconvnet._link))),
+        ("alexnet", "features.5", lambda m: m.setattr(_deconvnet.ops, "max_pool2d_backward", last_one_wins)),
+        ("lenet5", "c3", lambda m: m.setattr(_deconvnet, "_window", lambda *_: (0, 3))),
+    ],
+    ids=["a ReLU that passes", "a ReLU by function that passes", "zeros that erase", "another region"],
+)
+def test_the_checks_see_a_deconvnet_that_is_a_little_wrong(label, layer, spoil, chains, rng, monkeypatch):
+    spoil(monkeypatch)
+    with pytest.raises(AssertionError):
+        test_deconvnet_is_a_gradient_whose_relus_rectify(label, layer, chains, rng, monkeypatch)
+
+
+def unrectified(link):
+    """A link that lets everything pass where it should rectify."""
+
+    def wrong(before, after):
+        return link(before, after) and (lambda y: y.reshape(before.shape))
+
+    return wrong
 
 
 # Pictures.
