@@ -1,11 +1,11 @@
 """Seeded random problems. Anything may meet anything, but few kernels are compiled: KERNELS bounds what decides which
 kernel runs, and of a kernel's tiles two are drawn.
 
-A pass of the convolution is a function from a generator of random numbers to a Draw.
 """
 
 from __future__ import annotations
 
+import math
 import random
 import zlib
 from typing import Any, NamedTuple
@@ -20,16 +20,19 @@ F16, BF16, F32, F64 = torch.float16, torch.bfloat16, torch.float32, torch.float6
 # What decides which kernel is compiled: dtype, windows R x S and strides, and the channels of a group; tf32 is F32 on
 # tensor cores. The more often a line stands here, the more often it is drawn.
 BY_16_BYTES, BY_8, BY_4, ODD, FEW = (8, 16, 24, 40, 72), (4, 12, 20, 36), (6, 10, 22), (5, 7, 13, 21), (1, 2, 3, 4)
+MANY = (32, 56, 64, 96)
 ANY = (*BY_16_BYTES, *BY_8, *BY_4, *ODD, *FEW)
 STEPS = ((1, 1), (1, 1), (2, 2), (1, 2), (3, 1))
 KERNELS = [
     (F16, ((1, 1), (3, 3), (2, 4)), STEPS, BY_16_BYTES),
-    (F16, ((1, 1), (3, 3), (2, 4)), STEPS, BY_16_BYTES),
+    (F16, ((3, 3), (1, 5)), ((1, 1),), MANY),
+    (BF16, ((3, 3), (7, 1)), ((1, 1),), (31, 62)),
+    ("tf32", ((3, 3),), ((1, 1),), (16, 32, 48)),
     (F16, ((3, 3), (2, 4)), STEPS, BY_8),
     (F16, ((3, 3), (6, 1)), STEPS, BY_4),
     (F16, ((1, 1), (2, 4)), STEPS, ODD),
     (F16, ((3, 3), (2, 4)), STEPS, FEW),
-    (BF16, ((3, 3), (1, 5)), STEPS, BY_16_BYTES),
+    (BF16, ((3, 3),), STEPS, BY_16_BYTES),
     (BF16, ((7, 7),), ((2, 2),), FEW),
     ("tf32", ((1, 1), (3, 3)), STEPS, BY_16_BYTES),
     ("tf32", ((2, 4), (3, 3)), STEPS, ODD),
@@ -40,7 +43,8 @@ KERNELS = [
     (BF16, ((2, 4),), STEPS, "depthwise"),
     (F32, ((3, 3),), ((1, 1), (2, 2), (1, 2)), "depthwise"),
 ]
-MOST_PRODUCTS = 3_000_000
+LARGEST_TILE = 64 * 64  # outputs
+MOST_PRODUCTS = 3_000_000  # of a problem
 
 
 class Draw(NamedTuple):
@@ -57,20 +61,23 @@ class Draw(NamedTuple):
         )
 
 
-def fprop(draw: random.Random) -> Draw:
-    dtype, windows, steps, channels = draw.choice(KERNELS)
-    (r, s), stride = draw.choice(windows), draw.choice(steps)
+def draw(pass_: str, seed: int) -> Draw:
+    """The problem of that number."""
+    case_of, fused = PASSES[pass_]
+    random_ = random.Random(seed)
+    dtype, windows, steps, channels = random_.choice(KERNELS)
+    (r, s), stride = random_.choice(windows), random_.choice(steps)
     if channels == "depthwise":
-        groups, multiplier = draw.choice([8, 24, 40, 5, 11]), draw.choice([1, 1, 1, 2, 3])
+        groups, multiplier = random_.choice([8, 24, 40, 5, 11]), random_.choice([1, 1, 1, 2, 3])
         c, k = groups, groups * multiplier
     else:
-        groups = draw.choice([1, 1, 1, 2, 3])
-        c, k = groups * draw.choice(channels), groups * draw.choice([1, 7, 8, 16, 20, 24, 40, 64, 65, 72, 136])
-    dilation = draw.choice([(1, 1), (1, 1), (1, 1), (2, 1), (1, 3), (2, 2)])
-    padding = [draw.randrange(4) for _ in range(4)] if draw.random() < 0.7 else [0] * 4
-    pixels = draw.choice([1, 3, 6, 9, 14, 20])
+        groups = random_.choice([1, 1, 1, 2, 3])
+        c, k = groups * random_.choice(channels), groups * random_.choice([1, 7, 8, 16, 20, 24, 40, 64, 65, 72, 136])
+    dilation = random_.choice([(1, 1), (1, 1), (1, 1), (2, 1), (1, 3), (2, 2)])
+    padding = [random_.randrange(4) for _ in range(4)] if random_.random() < 0.7 else [0] * 4
+    pixels = random_.choice([1, 3, 6, 9, 14, 20])
     h, w = (
-        max(1, draw.randint(1, pixels) * step + dilated * (taps - 1) - draw.choice([0, before + after]))
+        max(1, random_.randint(1, pixels) * step + dilated * (taps - 1) - random_.choice([0, before + after]))
         for step, dilated, taps, before, after in (
             (stride[0], dilation[0], r, *padding[:2]),
             (stride[1], dilation[1], s, *padding[2:]),
@@ -79,31 +86,31 @@ def fprop(draw: random.Random) -> Draw:
     h = max(h, dilation[0] * (r - 1) + 1 - padding[0] - padding[1])
     w = max(w, dilation[1] * (s - 1) + 1 - padding[2] - padding[3])
     products_of_an_image = h * w * k * c // groups * r * s // (stride[0] * stride[1])
-    n = max(1, min(draw.choice([1, 2, 3, 5]), MOST_PRODUCTS // products_of_an_image))
-    case = Case(
+    n = max(1, min(random_.choice([1, 2, 3, 5]), MOST_PRODUCTS // products_of_an_image))
+    case = case_of(
         **dict(n=n, c=c, h=h, w=w, k=k, r=r, s=s, groups=groups, stride=stride, dilation=dilation, padding=padding),
-        **{option: draw.random() < 0.4 for option in ("bias", "scale", "residual", "relu")},
+        **{option: random_.random() < 0.4 for option in fused},
         dtype=F32 if dtype == "tf32" else dtype,
         tf32=dtype == "tf32",
-        layout=draw.choice(["nhwc", "nhwc", "nhwc", "nchw"]),
-        alignment=draw.choice([16, 16, 16, 16, 8]),
-        seed=draw.randrange(1 << 30),
+        layout=random_.choice(["nhwc", "nhwc", "nhwc", "nchw"]),
+        alignment=random_.choice([16, 16, 16, 16, 8]),
+        seed=random_.randrange(1 << 30),
     )
-    return Draw(case, with_tile(case, draw), order(draw))
+    order = {"order": random_.choice(ORDERS), "seed": random_.randrange(1 << 31)}
+    return Draw(case, with_tile(case, random_), order)
 
 
-def with_tile(case: Case, draw: random.Random) -> Any:
-    """The plan with a tile that is one of the two which all problems of this kernel take."""
+def with_tile(case: Case, random_: random.Random) -> Any:
+    """The plan with a tile that is one of the two which all problems of this kernel take. Large tiles' kernels take a
+    second or two to compile, and are the same code."""
     plan = case.plan()
     if not plan.candidates:
         return plan
     tiles = [candidate.tile for candidate in plan.candidates]
+    tiles = [tile for tile in tiles if math.prod(map(int, tile.split("x")[:2])) <= LARGEST_TILE] or tiles
     first = zlib.crc32(f"{plan.family} {case.dtype} {case.problem.r}x{case.problem.s}".encode())
-    return case.plan(tile=tiles[(first + draw.randrange(2) * 5) % len(tiles)])
+    return case.plan(tile=tiles[(first + random_.randrange(2) * 5) % len(tiles)])
 
 
-def order(draw: random.Random) -> dict[str, Any]:
-    return {"order": draw.choice(ORDERS), "seed": draw.randrange(1 << 31)}
-
-
-PASSES = {"fprop": fprop}
+# The case of each pass, and what may be fused to it.
+PASSES = {"fprop": (Case, ("bias", "scale", "residual", "relu"))}

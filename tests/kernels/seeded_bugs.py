@@ -40,6 +40,7 @@ PROBLEMS = {
     "plain, vectors": dict(family="fprop_plain", **{**PLAIN, "groups": 1}, residual=True, relu=True),
     "plain, NaN": dict(family="fprop_plain", **PLAIN, relu=True, nan=True),
     "few channels by one block": dict(family="fprop_few_channels", **FEW_CHANNELS, blocks=1),
+    "few channels, 4 of them": dict(family="fprop_few_channels", **{**FEW_CHANNELS, "c": 4}, blocks=1),
     "stem by one block": dict(family="fprop_few_channels", **STEM, blocks=1),
     "stem": dict(family="fprop_few_channels", **STEM, bias=True),
     "stem, NaN": dict(family="fprop_few_channels", **{**STEM, "padding": (0, 0, 0, 0)}, nan=True),
@@ -313,7 +314,77 @@ BUGS = {
         "conv/fprop_few_channels.cuh", "i < PASSES; ++i, from += step", "i < PASSES - 1; ++i, from += step",
         "stem", "numbers",
     ),
+    "stem: not waited for": Bug(
+        "conv/fprop_few_channels.cuh", "ptx::cp_async_wait<0>();", "ptx::cp_async_wait<1>();",
+        "stem by one block", "unfinished-copy",
+    ),
+    "stem: no zeros past the channels and taps": Bug(
+        "conv/fprop_few_channels.cuh", "clear(); __syncthreads();", "__syncthreads();", "stem", "uninitialised-shared"
+    ),
+    "stem: rows past the last are stored": Bug(
+        "conv/fprop_few_channels.cuh", "floor.pack(x), i < rows[half][vector]", "floor.pack(x), rows[half][vector]",
+        "stem", "out-of-bounds",
+    ),
+    "stem: rows above and below the image are read": Bug(
+        "conv/fprop_few_channels.cuh", "bool inside = static_cast<unsigned>(h + i * ROWS_AT_ONCE)",
+        "bool inside = 0 * static_cast<unsigned>(h + i * ROWS_AT_ONCE)", "stem", "out-of-bounds",
+    ),
+    "few channels: no zeros past the channels and taps": Bug(
+        "conv/fprop_few_channels_any.cuh", "clear(); __syncthreads();", "__syncthreads();",
+        "few channels by one block", "uninitialised-shared",
+    ),
+    "few channels: not waited for": Bug(
+        "conv/fprop_few_channels_any.cuh", "ptx::cp_async_wait<0>();", "ptx::cp_async_wait<1>();",
+        "few channels, 4 of them", "unfinished-copy",
+    ),
+    "few channels: pixels past the last are stored": Bug(
+        "conv/fprop_few_channels_any.cuh", "if (p >= args_.p || q >= args_.q) continue;", "",
+        "few channels by one block", "out-of-bounds",
+    ),
+    "few channels: a patch a column short": Bug(
+        "conv/fprop_few_channels_any.cuh", "i < patch_rows() * patch_columns(); i += THREADS",
+        "i < patch_rows() * patch_columns() - THREADS; i += THREADS", "few channels by one block", "numbers",
+    ),
     # --- fprop_depthwise.cuh
+    "depthwise: not waited for": Bug(
+        "conv/fprop_depthwise.cuh", "ptx::cp_async_wait<0>();", "ptx::cp_async_wait<1>();",
+        "depthwise 3x3 by one block", "unfinished-copy",
+    ),
+    "depthwise: columns past the last are stored": Bug(
+        "conv/fprop_depthwise.cuh", "j < q_left && i < p_left);", "i < p_left);",
+        "depthwise 3x3 by one block", "out-of-bounds",
+    ),
+    "depthwise: rows above and below the image are read": Bug(
+        "conv/fprop_depthwise.cuh", "inside && is_inside(top + row + i, args_.h)", "inside",
+        "depthwise 3x3 by one block", "out-of-bounds",
+    ),
+    "depthwise: columns left of the image are read": Bug(
+        "conv/fprop_depthwise.cuh", "is_inside(left + column, width_); const Element* from",
+        "left + column < width_; const Element* from", "depthwise 3x3 by one block", "out-of-bounds",
+    ),
+    "depthwise: filters past the last are read": Bug(
+        "conv/fprop_depthwise.cuh", "exists ? widen(*from) : 0.0f", "widen(*from)",
+        "depthwise 3x3 by one block", "out-of-bounds",
+    ),
+    # --- fprop_depthwise_any.cuh
+    "depthwise: the run's tail is stored": Bug(
+        "conv/fprop_depthwise_any.cuh", "if (q + j < args_.q) epilogue", "epilogue", "depthwise", "out-of-bounds"
+    ),
+    "depthwise: runs past the last": Bug(
+        "conv/fprop_depthwise_any.cuh", "run_ >= args_.tiles || k_ >= args_.k", "k_ >= args_.k",
+        "depthwise", "out-of-bounds",
+    ),
+    "depthwise: columns right of the image are read": Bug(
+        "conv/fprop_depthwise_any.cuh", "row_inside && w >= 0 && w < args_.w", "row_inside && w >= 0",
+        "depthwise", "out-of-bounds",
+    ),
+    "depthwise: the rows' stride for the columns": Bug(
+        "conv/fprop_depthwise_any.cuh", "j * args_.stride_w", "j * args_.stride_h", "depthwise", "numbers"
+    ),
+    "depthwise: filters of the block's first channel": Bug(
+        "conv/fprop_depthwise_any.cuh", "static_cast<long long>(first_ + channel) * taps",
+        "static_cast<long long>(first_) * taps", "depthwise", "numbers",
+    ),
     "depthwise: the other columns a pass short": Bug(
         "conv/fprop_depthwise.cuh", "i < OTHER_PASSES; ++i) { const int row", "i < 1; ++i) { const int row",
         "depthwise 3x3 by one block", "uninitialised-shared",
