@@ -33,6 +33,7 @@ RESIDENT_PATCH = {
     "any window": dict(n=2, c=64, h=19, w=15, k=24, r=2, s=4, padding=(1, 0, 3, 1)),
     "long window": dict(n=1, c=32, h=3, w=40, k=8, r=2, s=9, padding=(0, 0, 4, 4)),
     "two taps": dict(n=1, c=32, h=40, w=17, k=24, r=2, s=1),
+    "runs that begin below the image": dict(n=3, c=32, h=1, w=6, k=32, r=1, s=5, padding=(1, 3, 0, 2)),
     "window beyond the image": dict(n=40, c=32, h=2, w=3, k=24, r=5, s=5, padding=(2, 2, 2, 2)),
 }
 GEOMETRY = {

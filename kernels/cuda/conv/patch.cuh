@@ -108,7 +108,9 @@ public:
     const int j = args_.patch.by_columns(i), column = i - j * args_.patch.by_columns.divisor;
     const int above = first_row_ < args_.pad_top ? args_.pad_top - first_row_ : 0;
     int row = first_row_ + above + j, strip = 0;  // row: of the patch's lines of a strip
-    const int image_lines_left = args_.h - (row - j - args_.pad_top);
+    // None, if the run begins below the image: by more lines than one, where the bottom's padding is wide.
+    const int image_lines = args_.h - (row - j - args_.pad_top);
+    const int image_lines_left = image_lines > 0 ? image_lines : 0;
     if (j >= image_lines_left) {
       const int others = j - image_lines_left;
       strip = args_.patch.by_image_lines(others) + 1;
