@@ -32,6 +32,7 @@ Family family_of(const Conv2dProblem& x, bool tf32) {
   if (tensor_cores && x.groups == 1 && x.c <= 4 && covers_image &&
       few_channels_shared_bytes(x) <= kSharedEverywhere)
     return plan_fprop_few_channels;
+  if (covers_image && runs_small_map(x, tf32)) return plan_fprop_small_map;
   if (covers_image && runs_resident_patch(x, tf32)) return plan_fprop_resident_patch;
   if (x.r + x.s > 31) return plan_fprop_plain;  // a gather has one bit for each row and column of a window
   return tensor_cores ? plan_fprop_tensor_core : plan_fprop_ffma;

@@ -108,6 +108,20 @@ __device__ inline void store_global(void* global, uint4 bits, bool keep) {
                : "memory");
 }
 
+// Four floats.
+
+__device__ inline void store_shared(unsigned shared, const float (&x)[4]) {
+  asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(shared), "f"(x[0]), "f"(x[1]), "f"(x[2]),
+               "f"(x[3])
+               : "memory");
+}
+
+__device__ inline void load_shared(float (&x)[4], unsigned shared) {
+  asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
+               : "=f"(x[0]), "=f"(x[1]), "=f"(x[2]), "=f"(x[3])
+               : "r"(shared));
+}
+
 __device__ inline uint2 load_shared_pair(unsigned shared) {
   uint2 pair;
   asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];" : "=r"(pair.x), "=r"(pair.y) : "r"(shared));
@@ -226,6 +240,13 @@ __device__ inline void challenge_bounded_f32(float& best, Code& code, float x, C
 
 // ---------------------------------------------------------------------------------------------------------
 // Arithmetic, conversions and bit casts.
+
+// z + x y. Written with + it may become an addition of 64 bits besides, which is two instructions.
+__device__ inline const char* mad_wide(unsigned x, unsigned y, const char* z) {
+  const char* sum;
+  asm("mad.wide.u32 %0, %1, %2, %3;" : "=l"(sum) : "r"(x), "r"(y), "l"(z));
+  return sum;
+}
 
 // x, of which the compiler knows nothing: so that it keeps it in a register, rather than work it out again.
 __device__ inline unsigned keep(unsigned x) {

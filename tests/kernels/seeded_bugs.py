@@ -11,6 +11,7 @@ F16, BF16, F32, F64 = torch.float16, torch.bfloat16, torch.float32, torch.float6
 SAME = dict(r=3, s=3, padding=(1, 1, 1, 1))
 TENSOR_CORE = dict(n=3, c=72, h=11, w=7, k=40, **SAME, stride=(2, 1), tile="64x32x64")
 PATCH = dict(n=2, c=56, h=19, w=16, k=40, r=3, s=3, padding=(1, 0, 2, 1), tile="64x32x32")
+SMALL_MAP = dict(n=3, c=264, h=6, w=7, k=40, r=3, s=3, padding=(1, 1, 1, 1), tile="64x32x64")
 FFMA = dict(n=1, c=12, h=13, w=7, k=72, **SAME, stride=(2, 1), dtype=F32, tile="32x64x8")
 PLAIN = dict(n=2, c=6, h=9, w=8, k=10, groups=2, r=3, s=2, padding=(2, 1, 1, 0), dilation=(2, 1), dtype=F64)
 FEW_CHANNELS = dict(n=2, c=3, h=19, w=35, k=24, r=2, s=3, padding=(1, 0, 1, 1), stride=(2, 1))
@@ -33,6 +34,8 @@ PROBLEMS = {
     "patch, bands": dict(family="fprop_resident_patch", **{**PATCH, "n": 1, "h": 5, "w": 66}),
     "patch, groups": dict(family="fprop_resident_patch", **{**PATCH, "c": 64}, groups=2),
     "patch, dilated": dict(family="fprop_resident_patch", **PATCH, dilation=(2, 3)),
+    "small map": dict(family="fprop_small_map", **SMALL_MAP),
+    "small map, groups": dict(family="fprop_small_map", **{**SMALL_MAP, "c": 528}, groups=2),
     "ffma": dict(family="fprop_ffma", **FFMA),
     "ffma, two warps": dict(family="fprop_ffma", **{**FFMA, "tile": "64x64x8"}),
     "plain": dict(family="fprop_plain", **PLAIN),
@@ -233,7 +236,8 @@ BUGS = {
         "conv/patch_product.cuh", "load_operands((step + 1) % 2,", "load_operands(step % 2,", "patch", "numbers"
     ),
     "patch: lines follow each other too closely": Bug(
-        "conv/patch_product.cuh", "tap_place_ += args_.patch.line_jump;", "", "patch", "numbers"
+        "conv/patch_product.cuh", "line_ends ? args_.patch.line_step : args_.patch.tap_step", "args_.patch.tap_step",
+        "patch", "numbers",
     ),
     "patch: channels of the first group": Bug(
         "conv/patch_product.cuh", "patch_(args, pixels_, group * args.group_channels + first,",
@@ -242,6 +246,36 @@ BUGS = {
     "patch: all groups are stored to the first": Bug(
         "conv/fprop_resident_patch.cuh", "tile.group * args.group_filters + filter", "filter",
         "patch, groups", "block-race",
+    ),
+    # --- fprop_small_map.cuh
+    "small map: a slice is left out": Bug(
+        "conv/fprop_small_map.cuh", "other < Tile::SLICES; ++other", "other < Tile::SLICES - 1; ++other",
+        "small map", "numbers",
+    ),
+    "small map: one place for all rows": Bug(
+        "conv/fprop_small_map.cuh", "mine + i % 2 * Tile::SLICES * SLICE", "mine", "small map", "shared-race"
+    ),
+    "small map: slices store each other's rows": Bug(
+        "conv/fprop_small_map.cuh", "if (slice != i) continue;", "if (slice != (i ^ 1)) continue;",
+        "small map", "numbers",
+    ),
+    "small map: splits overlap": Bug(
+        "conv/fprop_small_map.cuh", "first = split * args.patch.blocks * DEPTH,", "first = split * DEPTH,",
+        "small map", "numbers",
+    ),
+    "small map: a split is left out": Bug(
+        "conv/fprop_small_map.cuh", "for (int split = 0; split < static_cast<int>(args.patch.by_splits.divisor)",
+        "for (int split = 1; split < static_cast<int>(args.patch.by_splits.divisor)", "small map", "numbers",
+    ),
+    "small map: splits in one place": Bug(
+        "conv/fprop_small_map.cuh", "pixel * args.patch.by_splits.divisor + split", "pixel", "small map", "block-race"
+    ),
+    "small map: sums of the first group": Bug(
+        "conv/fprop_small_map.cuh", "args.patch.partial_pitch + group * group_pitch +", "args.patch.partial_pitch +",
+        "small map, groups", "block-race",
+    ),
+    "small map: the sums' vectors are the workspace's first": Bug(
+        "conv/fprop_small_map.cuh", "four_vectors) + vector;", "four_vectors);", "small map", "numbers"
     ),
     # --- fragments.cuh, device.cuh, division.cuh, ptx.cuh
     "filters in another order than the sums": Bug(
@@ -456,6 +490,7 @@ BUGS = {
 BARRIERS = {
     "conv/fprop_tensor_core.cuh": ["tensor core"],
     "conv/patch_product.cuh": ["patch"],
+    "conv/fprop_small_map.cuh": ["small map"],
     "conv/fprop_ffma.cuh": ["ffma, two warps"],
     "conv/fprop_few_channels.cuh": ["stem by one block"],
     "conv/fprop_few_channels_any.cuh": ["few channels by one block"],

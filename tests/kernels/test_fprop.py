@@ -28,13 +28,24 @@ RESIDENT_PATCH = {
     "7x1": dict(n=1, c=64, h=17, w=17, k=72, r=7, s=1, padding=(3, 3, 0, 0)),
     "1x7": dict(n=1, c=96, h=17, w=17, k=40, r=1, s=7, padding=(0, 0, 3, 3)),
     "5x5, odd channels": dict(n=2, c=31, h=20, w=40, k=33, r=5, s=5, padding=(3, 0, 2, 1)),
-    "groups": dict(n=3, c=192, h=9, w=18, k=120, r=3, s=3, padding=(0, 2, 3, 1), groups=3),
+    "groups": dict(n=3, c=192, h=14, w=18, k=120, r=3, s=3, padding=(0, 2, 3, 1), groups=3),
     "dilation": dict(n=2, c=30, h=25, w=24, k=64, r=3, s=3, padding=(2, 2, 3, 3), dilation=(2, 3)),
     "any window": dict(n=2, c=64, h=19, w=15, k=24, r=2, s=4, padding=(1, 0, 3, 1)),
     "long window": dict(n=1, c=32, h=3, w=40, k=8, r=2, s=9, padding=(0, 0, 4, 4)),
     "two taps": dict(n=1, c=32, h=40, w=17, k=24, r=2, s=1),
     "runs that begin below the image": dict(n=3, c=32, h=1, w=6, k=32, r=1, s=5, padding=(1, 3, 0, 2)),
     "window beyond the image": dict(n=40, c=32, h=2, w=3, k=24, r=5, s=5, padding=(2, 2, 2, 2)),
+}
+# Maps of up to 256 pixels: one channel block and several, and reductions so long that their channels are split.
+SMALL_MAP = {
+    "7x7, split": dict(n=3, c=264, h=7, w=7, k=72, r=3, s=3, padding=(1, 1, 1, 1), bias=True, residual=True),
+    "14x14": dict(n=2, c=120, h=14, w=14, k=136, r=3, s=3, padding=(1, 1, 1, 1)),
+    "1x7": dict(n=5, c=64, h=8, w=8, k=40, r=1, s=7, padding=(0, 0, 3, 3)),
+    "7x1, groups": dict(n=2, c=128, h=9, w=7, k=80, r=7, s=1, padding=(3, 3, 0, 0), groups=2),
+    "5x5, odd channels": dict(n=3, c=61, h=6, w=5, k=33, r=5, s=5, padding=(3, 0, 2, 1)),
+    "split groups, odd channels": dict(n=2, c=1022, h=5, w=4, k=70, r=1, s=3, padding=(0, 0, 0, 2), groups=2),
+    "dilation": dict(n=2, c=62, h=12, w=13, k=24, r=3, s=2, padding=(2, 2, 3, 3), dilation=(2, 3)),
+    "one pixel": dict(n=70, c=64, h=1, w=1, k=24, r=3, s=1, padding=(1, 1, 0, 0)),
 }
 GEOMETRY = {
     "stride": dict(n=2, c=32, h=15, w=14, k=64, r=3, s=3, padding=(1, 1, 1, 1), stride=(2, 2)),
@@ -126,6 +137,22 @@ def test_resident_patch_tf32(problem):
     assert case.plan().family == "fprop_resident_patch"
     for tile in "256x128x16", "64x32x16":
         case.check(case.plan(tile=tile))
+
+
+@pytest.mark.parametrize("problem", cases(SMALL_MAP, (F16, BF16)))
+def test_small_map(problem):
+    case = Case(**problem)
+    assert case.plan().family == "fprop_small_map"
+    assert len(tiles(case)) >= 2
+    for tile in tiles(case):
+        case.check(case.plan(tile=tile))
+
+
+@pytest.mark.parametrize("problem", cases({name: SMALL_MAP[name] for name in ("7x7, split", "14x14")}, (F32,)))
+def test_small_map_tf32(problem):
+    case = Case(**problem, tf32=True)
+    assert case.plan().family == "fprop_small_map"
+    case.check(case.plan())
 
 
 @pytest.mark.parametrize("problem", cases({**TENSOR_CORE, **GEOMETRY}, (F32,)))
@@ -221,6 +248,7 @@ def test_addresses_of_less_alignment(alignment):
 ONE_OF_EACH = {
     "resident patch": RESIDENT_PATCH["3x3"],
     "resident patch, unaligned": RESIDENT_PATCH["5x5, odd channels"],
+    "small map": SMALL_MAP["7x7, split"],
     "tensor core": TENSOR_CORE["3x3"],
     "unaligned": GEOMETRY["odd channels"],
     "tf32": {**TENSOR_CORE["7x1"], "dtype": F32, "tf32": True},

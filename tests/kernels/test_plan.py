@@ -23,6 +23,9 @@ def problem(**changes):
         ({"dtype": _C.DType.bfloat16}, "fprop_resident_patch"),
         ({"r": 1, "s": 7, "padding": (0, 0, 3, 3)}, "fprop_resident_patch"),
         ({"dilation": (2, 2)}, "fprop_resident_patch"),
+        ({"h": 14, "w": 14}, "fprop_small_map"),
+        ({"h": 7, "w": 7, "c": 512, "k": 512}, "fprop_small_map"),
+        ({"h": 14, "w": 14, "c": 32}, "fprop_resident_patch"),
         ({"c": 63}, "fprop_resident_patch"),
         ({"groups": 2}, "fprop_resident_patch"),
         ({"r": 1, "s": 1, "padding": (0, 0, 0, 0)}, "fprop_tensor_core"),
@@ -73,6 +76,16 @@ def test_best_candidate_wins():
 def test_tiles(changes):
     tiles = {candidate.tile.rpartition("x")[0] for candidate in _C.plan_conv2d(problem(**changes), "a100").candidates}
     assert tiles >= {"256x128", "128x256", "128x128", "128x64", "64x128", "64x64", "64x32"}
+
+
+def test_split_of_channels_depends_on_neither_batch_nor_device():
+    """A split would make another order of summation."""
+    for c, h, splits in [(64, 7, 1), (256, 7, 2), (512, 7, 4), (512, 14, 1), (2048, 14, 4)]:
+        for n, device in itertools.product([1, 8, 200], DEVICES):
+            plan = _C.plan_conv2d(problem(n=n, c=c, h=h, w=h), device)
+            partial = {"partial": n * h * h * splits * 64 * 4} if splits > 1 else {}
+            assert plan.family == "fprop_small_map" and plan.workspaces == partial
+            assert len(plan.launches) == 1 + (splits > 1)
 
 
 def test_model_says_what_binds():

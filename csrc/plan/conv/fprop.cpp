@@ -47,6 +47,11 @@ std::string FpropPlanner::no_tile() const {
               "; leave the tile open, or take one of the plan's candidates");
 }
 
+void FpropPlanner::add_partial_sums(int64_t bytes_of_image) {
+  partial_bytes_ = bytes_of_image;
+  plan.workspaces.push_back({"partial", x.n * bytes_of_image});
+}
+
 Conv2dArguments FpropPlanner::of_images(const Conv2dArguments& whole, int64_t images) const {
   Conv2dArguments args = whole;
   args.n = static_cast<int>(images);
@@ -70,6 +75,9 @@ void FpropPlanner::add_launch(const Kernel& kernel, const Conv2dArguments& args,
       {"shift", offsetof(Conv2dArguments, shift), 0},
       {buffer(operands.residual), offsetof(Conv2dArguments, residual), output},
   };
+  if (partial_bytes_)
+    plan.launches.back().pointers.push_back(
+        {"partial", offsetof(Conv2dArguments, partial), first_image * partial_bytes_});
   plan.launches.back().constants = {
       {"PYCONVX_C", args.c},
       {"PYCONVX_K", args.k},

@@ -94,10 +94,16 @@ public:
     }
   }
 
+  // A workspace for sums of parts of the reduction, so many bytes of each image, for the launches from here
+  // on.
+  void add_partial_sums(int64_t bytes_of_image);
+
 private:
   Conv2dArguments of_images(const Conv2dArguments& whole, int64_t images) const;
   void add_launch(const Kernel& kernel, const Conv2dArguments& args, int64_t grid, int block,
                   int shared_bytes, int64_t first_image);
+
+  int64_t partial_bytes_ = 0;  // of an image
 };
 
 // Bytes by which a group's channels, or its filters, can be accessed.
@@ -106,17 +112,20 @@ int common_vector(int64_t in_group, int element_bytes, int alignment);
 // Adds a family's launches to the plan. What it returns says why it cannot; it is empty if it can.
 std::string plan_fprop_tensor_core(FpropPlanner&);
 std::string plan_fprop_resident_patch(FpropPlanner&);
+std::string plan_fprop_small_map(FpropPlanner&);
 std::string plan_fprop_ffma(FpropPlanner&);
 std::string plan_fprop_few_channels(FpropPlanner&);
 std::string plan_fprop_depthwise(FpropPlanner&);
 std::string plan_fprop_plain(FpropPlanner&);
 
 // Which problems they are for, by all but the batch and the device.
+bool runs_small_map(const Conv2dProblem&, bool tf32);
 bool runs_resident_patch(const Conv2dProblem&, bool tf32);
 
 // Adds the kernels of a family that are compiled ahead of time.
 void list_fprop_tensor_core(std::vector<Kernel>&);
 void list_fprop_resident_patch(std::vector<Kernel>&);
+void list_fprop_small_map(std::vector<Kernel>&);
 void list_fprop_ffma(std::vector<Kernel>&);
 void list_fprop_few_channels(std::vector<Kernel>&);
 void list_fprop_depthwise(std::vector<Kernel>&);

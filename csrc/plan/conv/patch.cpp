@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <numeric>
 #include <tuple>
 
@@ -19,16 +20,6 @@ int64_t round_up(int64_t x, int64_t to) {
 // The smallest number from x on that is y modulo 8.
 int64_t congruent(int64_t x, int64_t y) {
   return x + ((y - x) % 8 + 8) % 8;
-}
-
-// Where a band makes next to no difference to time, the one with fewer tiles, fewer copies in the loop, less
-// input.
-bool is_better(const RatedPatch& x, const RatedPatch& y) {
-  const auto order = [](const RatedPatch& rated) {
-    return std::make_tuple(std::floor(std::log(rated.candidate.clocks) * 50), rated.candidate.waves,
-                           rated.fit.copies, rated.fit.copied_pixels);
-  };
-  return order(x) < order(y);
 }
 
 // Taps of the loop's body: a line of the window, if it is short.
@@ -87,6 +78,9 @@ std::optional<PatchFit> fit_patch(const Conv2dProblem& x, const PatchTileShape& 
   const int64_t passes = round_up(busy, round * copies) + round * copies;
   const int64_t shared =
       int64_t{tile.stages} * tile.filters * pixel * 16 + 2 * bytes + passes * tile.rows_at_once() * 8;
+  // Slices hand their sums over in shared memory, two fragments of 16 x 8 floats by each lane at a time.
+  const int64_t handed_over =
+      tile.slices == 1 ? 0 : int64_t{2} * tile.slices * tile.warps_m * tile.filters * 64;
   const int64_t image = bands * band * p;
   if (copies > kMostCopies || shared > kSharedOfLargest || image >= kMostPixels ||
       (borders + 2) * x.h >= kIndexLimit / x.w)
@@ -104,9 +98,9 @@ std::optional<PatchFit> fit_patch(const Conv2dProblem& x, const PatchTileShape& 
   const int64_t right = x.dilation_w * pixel * 16, below = x.dilation_h * line * 16;
   args.tap_step = narrow(x.s == 1 ? below : right);
   args.taps_of_line = narrow(x.s == 1 ? x.r : x.s);
-  args.line_jump = narrow(x.s == 1 ? 0 : below - x.s * right);
+  args.line_step = narrow(x.s == 1 ? below : below - (x.s - 1) * right);
   args.one = 1;
-  fit.round = round, fit.copies = narrow(copies), fit.shared_bytes = narrow(shared);
+  fit.round = round, fit.copies = narrow(copies), fit.shared_bytes = narrow(std::max(shared, handed_over));
   fit.image_pixels = image;
   // Halves of borders' lines lie outside the image; those of the left and right halo are in other bands.
   const double average_lines = static_cast<double>(tile.pixels) / static_cast<double>(band) +
@@ -145,6 +139,24 @@ std::vector<std::array<int, 2>> rounds_and_copies_ahead_of_time(int vector) {
   return {{3, 2}, {1, 2}, {1, kMostCopies}};
 }
 
+namespace {
+
+struct RatedPatch {
+  PatchFit fit;
+  Candidate candidate;
+};
+
+// Where a band makes next to no difference to time, the one with fewer tiles, fewer copies in the loop, less
+// input.
+bool is_better(const RatedPatch& x, const RatedPatch& y) {
+  const auto order = [](const RatedPatch& rated) {
+    return std::make_tuple(std::floor(std::log(rated.candidate.clocks) * 50), rated.candidate.waves,
+                           rated.fit.copies, rated.fit.copied_pixels);
+  };
+  return order(x) < order(y);
+}
+
+// A tile's best fit and its rating.
 std::optional<RatedPatch> rate_patch(const FpropPlanner& planner, const PatchTileShape& tile, int vector,
                                      int64_t splits) {
   const Conv2dProblem& x = planner.x;
@@ -187,6 +199,69 @@ std::optional<RatedPatch> rate_patch(const FpropPlanner& planner, const PatchTil
     if (!best || is_better(rated, *best)) best = rated;
   }
   return best;
+}
+
+Kernel kernel_of(const PatchFamily& family, const char* element, const PatchTileShape& tile, int round,
+                 int copies, int vector) {
+  return {text("pyconvx::", family.name, "<", element, ", ", tile.spelled(), ", ", round, ", ", copies, ", ",
+               vector, ">"),
+          text("conv/", family.name, ".cuh")};
+}
+
+// Elements that are copied one by one need registers, which the largest tiles have not to spare.
+bool copies_elements(const PatchTileShape& tile) {
+  return tile.pixels * tile.filters <= 64 * tile.threads();
+}
+
+}  // namespace
+
+void list_kernels(const PatchFamily& family, std::vector<Kernel>& kernels) {
+  for (const char* element : {"pyconvx::f16", "pyconvx::bf16", "pyconvx::tf32"})
+    for (int vector : {16, element == std::string("pyconvx::tf32") ? 4 : 2})
+      for (const PatchTileShape& tile : family.tiles)
+        for (const auto& [round, copies] : rounds_and_copies_ahead_of_time(vector))
+          if (family.is_common(tile, vector))
+            kernels.push_back(kernel_of(family, element, tile, round, copies, vector));
+}
+
+std::optional<ChosenPatch> choose_patch(FpropPlanner& planner, const PatchFamily& family, int64_t splits) {
+  const Conv2dProblem& x = planner.x;
+  const bool ahead_of_time = planner.options.ahead_of_time;
+  planner.plan.family = family.name;
+  int vector = common_vector(x.c / x.groups, planner.bytes, planner.options.alignment);
+  if (ahead_of_time && vector < 16) vector = planner.bytes;
+  std::map<const PatchTileShape*, PatchFit> fits;
+  const PatchTileShape* tile = planner.choose(family.tiles, [&](const PatchTileShape& tile) {
+    Candidate candidate;
+    const bool no_kernel =
+        ahead_of_time ? !family.is_common(tile, vector) : vector < 4 && !copies_elements(tile);
+    if (no_kernel) return candidate;
+    if (const std::optional<RatedPatch> rated = rate_patch(planner, tile, vector, splits)) {
+      fits[&tile] = rated->fit;
+      candidate = rated->candidate;
+    }
+    return candidate;
+  });
+  if (!tile) return {};
+  const PatchFit& fit = fits.at(tile);
+  const char* element = element_name(x.dtype, planner.options.tf32);
+  ChosenPatch chosen{tile, fit, kernel_of(family, element, *tile, fit.round, fit.copies, vector),
+                     planner.arguments()};
+  set_filter_tiles(chosen.arguments, tile->filters);
+  chosen.arguments.patch = fit.arguments;
+  const int64_t blocks = ceil_div(x.c / x.groups, tile->depth(planner.bytes));
+  chosen.arguments.patch.blocks = static_cast<int>(ceil_div(blocks, splits));
+  chosen.arguments.patch.by_splits = division_by(static_cast<unsigned>(splits));
+  return chosen;
+}
+
+void add_launches(FpropPlanner& planner, const ChosenPatch& chosen) {
+  const auto blocks = [&](const Conv2dArguments& args) {
+    return ceil_div(args.n * chosen.fit.image_pixels, chosen.tile->pixels) * args.patch.by_splits.divisor *
+           args.by_filter_tiles.divisor;
+  };
+  planner.add_launches(chosen.kernel, chosen.arguments, blocks, chosen.tile->threads(),
+                       chosen.fit.shared_bytes, std::max<int64_t>(1, kMostPixels / chosen.fit.image_pixels));
 }
 
 }  // namespace pyconvx

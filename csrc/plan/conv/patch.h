@@ -44,11 +44,26 @@ std::vector<int64_t> bands(const Conv2dProblem&);
 // Can a patch be kept at all, and are few channels added up in vain? `depth` elements make up a block.
 bool suits_patch(const Conv2dProblem&, const PatchTileShape& smallest, bool tf32);
 
-// A tile's best fit and its rating. `splits` of the channels are computed by blocks of their own.
-struct RatedPatch {
-  PatchFit fit;
-  Candidate candidate;
+// The kernels of a family: pyconvx::<name><element, tile, round, copies, vector>, declared in
+// conv/<name>.cuh.
+struct PatchFamily {
+  const char* name;
+  const std::vector<PatchTileShape>& tiles;
+  bool (*is_common)(const PatchTileShape&, int vector);  // compiled ahead of time?
 };
-std::optional<RatedPatch> rate_patch(const FpropPlanner&, const PatchTileShape&, int vector, int64_t splits);
+
+void list_kernels(const PatchFamily&, std::vector<Kernel>&);
+
+// The family's tile for a problem, of which `splits` runs of channels are computed by blocks of their own.
+struct ChosenPatch {
+  const PatchTileShape* tile;
+  PatchFit fit;
+  Kernel kernel;
+  Conv2dArguments arguments;
+};
+std::optional<ChosenPatch> choose_patch(FpropPlanner&, const PatchFamily&, int64_t splits);
+
+// Launches all blocks of it, for each split.
+void add_launches(FpropPlanner&, const ChosenPatch&);
 
 }  // namespace pyconvx

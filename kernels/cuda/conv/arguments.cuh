@@ -23,11 +23,13 @@ struct PatchArguments {
   int line_pitch, skip;     // bytes from line to line, and besides that from strip to strip
   int bytes;                // of a patch
   int tap_step;             // bytes from tap to tap in a line of the window: a row, or the only column
-  int line_jump;            // more bytes from its last tap to the next one
+  int line_step;            // bytes from its last tap to the next line's first
   int taps_of_line;
-  int blocks;    // channel blocks, of a split
-  int splits;    // of the channels
-  unsigned one;  // 1: x * one + pointer is one instruction, x + pointer would be two
+  int blocks;                      // channel blocks, of a split
+  Division by_splits;              // of the channels
+  Division by_vectors, by_groups;  // vectors of a group's filters, groups: of a pixel's sums
+  int partial_pitch;               // floats of a pixel and split
+  unsigned one;                    // 1: x * one + pointer is one instruction, x + pointer would be two
 };
 
 struct Conv2dArguments {
@@ -38,7 +40,7 @@ struct Conv2dArguments {
   const void* scale;     // one accumulator (f32, or f64 in f64) per filter, or null
   const void* shift;     // likewise
   const void* residual;  // laid out as the output, or null
-  float* partial;        // sums of splits, or null
+  float* partial;        // sums of splits of the channels, or null
 
   int n, h, w, c;
   int k, p, q;

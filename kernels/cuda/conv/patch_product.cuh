@@ -185,17 +185,15 @@ private:
     wait();
     filters_.next_reading();
     ++tap_;
-    tap_place_ += args_.patch.tap_step;
+    const bool line_ends = ROUND > 1 ? i == ROUND - 1 : ++tap_of_line_ == args_.patch.taps_of_line;
+    tap_place_ += line_ends ? args_.patch.line_step : args_.patch.tap_step;
+    if (line_ends) tap_of_line_ = 0;
     if (i == ROUND - 1) {
       patch_.next_round();
-      const bool line_ends = ROUND > 1 || ++tap_of_line_ == args_.patch.taps_of_line;
-      if (line_ends) {
-        tap_of_line_ = 0;
-        tap_place_ += args_.patch.line_jump;
-      }
       if (tap_ == taps_) {
-        tap_ = tap_of_line_ = tap_place_ = 0;
+        tap_ = tap_of_line_ = 0;
         patch_read_ = args_.patch.bytes - patch_read_;
+        tap_place_ = patch_read_;
         patch_.next_block();
       }
     }
@@ -204,7 +202,7 @@ private:
 
   // Step `step` of the tap that is read now, number `i` in the round.
   __device__ void load_operands(int set, int i, int step) {
-    const unsigned part = step * Tile::SLICES * 32, from = patch_read_ + tap_place_ + part;
+    const unsigned part = step * Tile::SLICES * 32, from = tap_place_ + part;
 #pragma unroll
     for (int m = 0; m < M; ++m) ptx::ldmatrix_x4(activation_[set][m], pixels_from_[m] + from);
 #pragma unroll
@@ -230,7 +228,7 @@ private:
   // What the warp multiplies.
   unsigned pixels_from_[M], filters_from_;  // in the first patch, and the first place for filters
   unsigned patch_read_ = 0;                 // bytes from the first patch to the present one
-  unsigned tap_place_ = 0;                  // bytes from a pixel's place to the present tap's
+  unsigned tap_place_ = 0;                  // the same to the present tap of a patch's first pixel
   int tap_ = 0, tap_of_line_ = 0;
   unsigned activation_[AHEAD ? 2 : 1][M][4], filter_[AHEAD ? 2 : 1][N / 2][4];
 };
