@@ -345,6 +345,36 @@ void bind_unpool2d_problem(py::module_& m) {
            "The sentence that refuses an index outside the plane.");
 }
 
+void bind_nearest_unpool2d_problem(py::module_& m) {
+  using Problem = NearestUnpool2dProblem;
+  py::class_<Problem>(
+      m, "NearestUnpool2dProblem",
+      "The unpooling of N x C x P x Q values, each of which fills a cell of scale, (vertical, "
+      "horizontal).")
+      .def(py::init([](int64_t n, int64_t c, int64_t p, int64_t q, Pair scale, DType dtype, Layout layout) {
+             return Problem{n, c, p, q, scale[0], scale[1], dtype, layout};
+           }),
+           py::kw_only(), "n"_a, "c"_a, "p"_a, "q"_a, "scale"_a, "dtype"_a = DType::f32,
+           "layout"_a = Layout::nchw)
+      .def_readonly("n", &Problem::n)
+      .def_readonly("c", &Problem::c)
+      .def_readonly("p", &Problem::p)
+      .def_readonly("q", &Problem::q)
+      .def_property_readonly("h", &Problem::h)
+      .def_property_readonly("w", &Problem::w)
+      .def_property_readonly("scale", [](const Problem& x) { return Pair{x.scale_h, x.scale_w}; })
+      .def_readonly("dtype", &Problem::dtype)
+      .def_readonly("layout", &Problem::layout)
+      .def_property_readonly("channels_last", [](const Problem& x) { return x.layout == Layout::nhwc; })
+      .def("refusal", &Problem::refusal,
+           "'' if the problem can be computed; otherwise one sentence that says why not.")
+      .def("__str__", &Problem::str)
+      .def("__repr__", [](const Problem& x) { return "<" + x.str() + ">"; })
+      .def(
+          "__eq__", [](const Problem& a, const Problem& b) { return same(a, b); }, py::is_operator())
+      .def("__hash__", [](const Problem& x) { return hash(x); });
+}
+
 void bind_cpu(py::module_ m) {
   m.doc() = "Kernels for the CPU.\n\n"
             "Tensors are passed as addresses (data_ptr()) and must be dense in the problem's layout. Results "
@@ -410,6 +440,7 @@ PYBIND11_MODULE(_C, m) {
   bind_conv2d_problem(m);
   bind_pool2d_problem(m);
   bind_unpool2d_problem(m);
+  bind_nearest_unpool2d_problem(m);
   bind_cpu(m.def_submodule("cpu"));
   bind_plan(m);
 #ifdef PYCONVX_CUDA

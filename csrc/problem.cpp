@@ -273,4 +273,36 @@ std::string Unpool2dProblem::str() const {
               " ", name(dtype), " ", name(layout), index_text(index));
 }
 
+int64_t NearestUnpool2dProblem::h() const {
+  return p * scale_h;
+}
+
+int64_t NearestUnpool2dProblem::w() const {
+  return q * scale_w;
+}
+
+std::string NearestUnpool2dProblem::refusal() const {
+  constexpr const char* op = "nearest_unpool2d";
+  return first_refusal(
+      [&] {
+        return scale_h >= 1 && scale_w >= 1
+                   ? std::string()
+                   : text(op, ": scale must be at least 1 in both directions, got ", pair(scale_h, scale_w),
+                          "; use scale=1 to leave a direction as it is");
+      },
+      [&] {
+        return below_limit({scale_h, scale_w, p, q})
+                   ? std::string()
+                   : text(op, ": scale and the image's rows and columns must be below 2^31, got scale=",
+                          pair(scale_h, scale_w), " for ", p, " x ", q, "; reduce the one that is not");
+      },
+      [&] { return size_refusal(op, "the input", n, c, p, q); },
+      [&] { return size_refusal(op, "the output", n, c, h(), w()); });
+}
+
+std::string NearestUnpool2dProblem::str() const {
+  return text("nearest_unpool2d n", n, " c", c, " p", p, " q", q, " scale ", scale_h, "x", scale_w, " ",
+              name(dtype), " ", name(layout));
+}
+
 }  // namespace pyconvx

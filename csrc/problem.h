@@ -108,6 +108,21 @@ struct Unpool2dProblem {
   }
 };
 
+// P x Q values, each of which fills a cell of scale_h x scale_w.
+struct NearestUnpool2dProblem {
+  int64_t n, c, p, q;
+  int64_t scale_h, scale_w;
+  DType dtype;
+  Layout layout;
+
+  int64_t h() const;
+  int64_t w() const;
+  std::string refusal() const;
+  std::string str() const;
+
+  auto fields() const { return std::tie(n, c, p, q, scale_h, scale_w, dtype, layout); }
+};
+
 // An operation on each element of tensors of one shape: no geometry, so nothing to refuse.
 struct ElementwiseProblem {
   int64_t count;

@@ -19,7 +19,7 @@ from .backends import backend
 from .errors import BackendRefusal, InvalidCall
 from .explain import explain
 from .frozen import frozen_filters
-from .functional import add_relu, conv2d, conv_transpose2d, max_pool2d, max_unpool2d, residual_add
+from .functional import add_relu, conv2d, conv_transpose2d, max_pool2d, max_unpool2d, nearest_unpool2d, residual_add
 from .swap import swap
 from .use import use
 
@@ -43,6 +43,7 @@ __all__ = [
     "max_pool2d",
     "max_unpool2d",
     "models",
+    "nearest_unpool2d",
     "nn",
     "residual_add",
     "swap",

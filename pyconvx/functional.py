@@ -18,7 +18,7 @@ from torch._C import _is_any_autocast_enabled
 from . import ops
 from .ops._checks import FLOATING, check_choice, check_operand, check_tensor, refuse, show
 
-__all__ = ["add_relu", "conv2d", "conv_transpose2d", "max_pool2d", "max_unpool2d", "residual_add"]
+__all__ = ["add_relu", "conv2d", "conv_transpose2d", "max_pool2d", "max_unpool2d", "nearest_unpool2d", "residual_add"]
 
 _INT = (int, torch.SymInt)
 Size2d = int | Sequence[int]
@@ -244,6 +244,31 @@ def max_unpool2d(
             input.unsqueeze(0), indices.unsqueeze(0), kernel_size, stride, padding, dilation, size
         ).squeeze(0)
     return ops.max_unpool2d(input, indices, kernel_size, stride, padding, dilation, size)
+
+
+def nearest_unpool2d(input: Tensor, scale: Size2d) -> Tensor:
+    """Copy every value into a cell of its own, scale_h x scale_w large: the unpooling that remembers nothing.
+
+    As torch.nn.functional.interpolate(mode='nearest') with whole scale factors; the gradient, a sum over each cell, is
+    taken in row-major order and at least float32.
+
+    Args:
+        input: (N, C, P, Q) or (C, P, Q).
+        scale: an int or (vertical, horizontal).
+
+    Returns:
+        (N, C, P * scale_h, Q * scale_w), or without N for an unbatched input.
+
+    Raises:
+        InvalidCall: the scale is less than 1.
+        BackendRefusal: the backend that is forced cannot run it.
+    """
+    name = "nearest_unpool2d"
+    check_tensor(name, "input", input)
+    scale = pair(name, "scale", scale)
+    if input.dim() == 3:
+        return ops.nearest_unpool2d(input.unsqueeze(0), scale).squeeze(0)
+    return ops.nearest_unpool2d(input, scale)
 
 
 def residual_add(x: Tensor, residual: Tensor, activation: str | None = None) -> Tensor:

@@ -218,7 +218,7 @@ def test_no_grad_keeps_no_graph(sample):
     assert not any(result.requires_grad for result in got)
 
 
-@over(FIRST)
+@over([sample for sample in FIRST if not sample.operation.startswith("nearest")])  # which keep nothing to be freed
 def test_graph_can_be_kept_for_a_second_backward_and_is_freed_after_it(sample):
     loss = differentiable_results(sample(*sample.tensors(torch.contiguous_format, grad=True)))[0].sum()
     loss.backward(retain_graph=True)

@@ -225,6 +225,9 @@ void bind_plan(py::module_& m) {
   bind_plan_of(m, "plan_max_unpool2d_backward", &plan_max_unpool2d_backward,
                "The launches of its gradient: buffers grad_output, indices, grad_input, and bad_index as "
                "forward.");
+  bind_plan_of(m, "plan_nearest_unpool2d", &plan_nearest_unpool2d, "Buffers input, output.");
+  bind_plan_of(m, "plan_nearest_unpool2d_backward", &plan_nearest_unpool2d_backward,
+               "Buffers grad_output, grad_input.");
   bind_elementwise_plan(m, "plan_residual_add", &plan_residual_add, "Buffers x, residual, output.");
   bind_elementwise_plan(
       m, "plan_residual_add_mask", &plan_residual_add_mask,

@@ -97,6 +97,10 @@ std::variant<LaunchPlan, Refusal> plan_max_unpool2d(const Unpool2dProblem&, cons
                                                     const PlanOptions& = {});
 std::variant<LaunchPlan, Refusal> plan_max_unpool2d_backward(const Unpool2dProblem&, const Device&,
                                                              const PlanOptions& = {});
+std::variant<LaunchPlan, Refusal> plan_nearest_unpool2d(const NearestUnpool2dProblem&, const Device&,
+                                                        const PlanOptions& = {});
+std::variant<LaunchPlan, Refusal> plan_nearest_unpool2d_backward(const NearestUnpool2dProblem&, const Device&,
+                                                                 const PlanOptions& = {});
 std::variant<LaunchPlan, Refusal> plan_residual_add(const ElementwiseProblem&, const Device&,
                                                     const PlanOptions& = {});
 std::variant<LaunchPlan, Refusal> plan_residual_add_mask(const ElementwiseProblem&, const Device&,

@@ -192,6 +192,19 @@ class Planned(Backend):
             self._compute(operation, problem, {**tensors, "indices": dense(indices, problem), "bad_index": flag})
             self.bad_indices.watch(operation, problem, indices, flag)
 
+    def nearest_unpool2d(self, problem, input, scale):
+        output = _blank(input, (problem.n, problem.c, problem.h, problem.w), problem)
+        if output.numel():
+            self._compute("nearest_unpool2d", problem, {"input": dense(input, problem), "output": output})
+        return output
+
+    def nearest_unpool2d_backward(self, problem, grad_output, scale):
+        grad_input = _blank(grad_output, (problem.n, problem.c, problem.p, problem.q), problem)
+        if grad_input.numel():
+            tensors = {"grad_output": dense(grad_output, problem), "grad_input": grad_input}
+            self._compute("nearest_unpool2d_backward", problem, tensors)
+        return grad_input
+
     # Residual add.
 
     def residual_add(self, problem, x, residual, activation):

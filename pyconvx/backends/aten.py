@@ -164,6 +164,24 @@ class Aten(Backend):
         values = torch.where(winners, grad_output.flatten(2).gather(2, flat), 0)
         return dense(values.view(indices.shape), problem)
 
+    def nearest_unpool2d(self, problem, input, scale):
+        # Not torch's upsampling, which divides in float32 and so may take a neighbour's value.
+        output = _blank(input, (problem.n, problem.c, problem.h, problem.w), problem)
+        cells = output.view(problem.n, problem.c, problem.p, scale[0], problem.q, scale[1])
+        cells.copy_(input[:, :, :, None, :, None])
+        return output
+
+    def nearest_unpool2d_backward(self, problem, grad_output, scale):
+        sums = None
+        for row in range(scale[0]):
+            for column in range(scale[1]):
+                term = grad_output[:, :, row :: scale[0], column :: scale[1]]
+                if sums is None:
+                    sums = term.to(torch.promote_types(term.dtype, torch.float32), copy=True)
+                else:
+                    sums += term
+        return dense(sums.to(grad_output.dtype), problem)
+
     def residual_add(self, problem, x, residual, activation):
         output = torch.add(x, residual, out=torch.empty_like(x))
         return output.relu_() if activation == "relu" else output

@@ -3,7 +3,7 @@ the blocks that the networks are built from."""
 
 from .blocks import ConvBNReLU, FactorizedConv2d, Sequential, fused_conv
 from .conv import Conv2d, ConvTranspose2d
-from .pooling import MaxPool2d, MaxUnpool2d
+from .pooling import MaxPool2d, MaxUnpool2d, NearestUnpool2d
 from .residual import ResidualAdd
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "FactorizedConv2d",
     "MaxPool2d",
     "MaxUnpool2d",
+    "NearestUnpool2d",
     "ResidualAdd",
     "Sequential",
     "fused_conv",

@@ -54,3 +54,26 @@ class MaxUnpool2d(torch.nn.MaxUnpool2d):
     def forward(self, input: Tensor, indices: Tensor, output_size: list[int] | None = None) -> Tensor:
         """Return the unpooled image; ``output_size`` is the size of the image that was pooled."""
         return functional.max_unpool2d(input, indices, self.kernel_size, self.stride, self.padding, output_size)
+
+
+class NearestUnpool2d(torch.nn.Module):
+    """Copies every value into a cell of its own, by :func:`pyconvx.nearest_unpool2d`.
+
+    What ``torch.nn.Upsample(scale_factor=scale, mode='nearest')`` does where ``scale`` is whole.
+
+    Args:
+        scale: size of a cell, an int or (vertical, horizontal).
+
+    Shape: (N, C, P, Q) -> (N, C, P * scale_h, Q * scale_w), or without N.
+    """
+
+    def __init__(self, scale: Any) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the image of cells."""
+        return functional.nearest_unpool2d(input, self.scale)
+
+    def extra_repr(self) -> str:
+        return f"scale={self.scale}"

@@ -91,7 +91,9 @@ private:
     plan_.family = "max_unpool";
     const bool square = x_.r == x_.s && (x_.r == 2 || x_.r == 3) && x_.dilation_h == 1 && x_.dilation_w == 1;
     const bool constant = square && (backward_ || (stride_h_ == x_.r && stride_w_ == x_.s));
-    const bool wide = x_.index == IndexType::u8 && channels_ % 16 == 0 && options_.alignment >= 16;
+    // Of any window, in float64, eight chunks a thread take more registers than there are.
+    const bool wide = (constant || bytes_ < 8) && x_.index == IndexType::u8 && channels_ % 16 == 0 &&
+                      options_.alignment >= 16;
     const int64_t vector = wide ? 16 / bytes_ : at_once(), lanes = wide ? 16 / vector : 1;
     const int64_t chunks = ceil_div(channels_, vector * lanes * lanes) * lanes;
     const std::string name =

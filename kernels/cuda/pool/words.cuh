@@ -40,6 +40,40 @@ __device__ inline void store_words(void* to, const unsigned (&from)[kWords<BYTES
     *static_cast<unsigned char*>(to) = static_cast<unsigned char>(from[0]);
 }
 
+// The numbers in a vector of V elements, and back, rounded to nearest even.
+
+template <class Element, int V>
+__device__ inline void widen_words(Accumulator<Element> (&to)[V],
+                                   const unsigned (&from)[kWords<V * sizeof(Element)>]) {
+#pragma unroll
+  for (int v = 0; v < V; ++v) {
+    if constexpr (sizeof(Element) == 8)
+      to[v] = ptx::bits_to_f64(from[2 * v], from[2 * v + 1]);
+    else if constexpr (sizeof(Element) == 4)
+      to[v] = ptx::bits_to_f32(from[v]);
+    else
+      to[v] = widen(Element{static_cast<unsigned short>(from[v / 2] >> 16 * (v % 2))});
+  }
+}
+
+template <class Element, int V>
+__device__ inline void narrow_words(unsigned (&to)[kWords<V * sizeof(Element)>],
+                                    const Accumulator<Element> (&from)[V]) {
+#pragma unroll
+  for (int v = 0; v < V; ++v) {
+    if constexpr (sizeof(Element) == 8) {
+      const uint2 bits = ptx::f64_to_bits(from[v]);
+      to[2 * v] = bits.x, to[2 * v + 1] = bits.y;
+    } else if constexpr (sizeof(Element) == 4) {
+      to[v] = ptx::f32_to_bits(from[v]);
+    } else if constexpr (V == 1) {
+      to[0] = Narrow<Element>::from(from[0]).bits;
+    } else if (v % 2 == 0) {
+      to[v / 2] = Narrow<Element>::pair(from[v], from[v + 1]);
+    }
+  }
+}
+
 // Ones in those elements, of BYTES each, of word `j` of a vector of V that are chosen.
 template <int BYTES, int V>
 __device__ inline unsigned word_mask(const bool (&chosen)[V], int j) {

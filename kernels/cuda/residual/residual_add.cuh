@@ -24,17 +24,17 @@ __global__ void __launch_bounds__(256) residual_add(const __grid_constant__ Elem
     strip.load(x, args.x, k);
     strip.load(residual, args.other, k);
     Number one[V], other[V];
-    Part::widen_all(one, x);
-    Part::widen_all(other, residual);
+    widen_words<Element>(one, x);
+    widen_words<Element>(other, residual);
 #pragma unroll
     for (int v = 0; v < V; ++v) {
       one[v] += other[v];
       if (RELU) one[v] = one[v] <= 0 ? Number(0) : one[v];
     }
-    Part::narrow_all(output, one);
+    narrow_words<Element>(output, one);
     strip.store(output, k);
     if constexpr (MASK) {
-      Part::widen_all(one, output);
+      widen_words<Element>(one, output);
       bits[k] = 0;
 #pragma unroll
       for (int v = 0; v < V; ++v) bits[k] |= one[v] <= 0 ? 0u : 1u << v;
@@ -68,7 +68,7 @@ __global__ void __launch_bounds__(256) relu_backward(const __grid_constant__ Ele
     strip.load(grad, args.x, k);
     strip.load(output, args.other, k);
     Accumulator<Element> y[V];
-    Part::widen_all(y, output);
+    widen_words<Element>(y, output);
     unsigned bits = 0;
 #pragma unroll
     for (int v = 0; v < V; ++v) bits |= y[v] <= 0 ? 0u : 1u << v;

@@ -60,34 +60,6 @@ public:
       }
   }
 
-  __device__ static void widen_all(Number (&to)[V], const unsigned (&from)[WORDS]) {
-#pragma unroll
-    for (int v = 0; v < V; ++v) {
-      if constexpr (sizeof(Element) == 8)
-        to[v] = ptx::bits_to_f64(from[2 * v], from[2 * v + 1]);
-      else if constexpr (sizeof(Element) == 4)
-        to[v] = ptx::bits_to_f32(from[v]);
-      else
-        to[v] = widen(Element{static_cast<unsigned short>(from[v / 2] >> 16 * (v % 2))});
-    }
-  }
-
-  __device__ static void narrow_all(unsigned (&to)[WORDS], const Number (&from)[V]) {
-#pragma unroll
-    for (int v = 0; v < V; ++v) {
-      if constexpr (sizeof(Element) == 8) {
-        const uint2 bits = ptx::f64_to_bits(from[v]);
-        to[2 * v] = bits.x, to[2 * v + 1] = bits.y;
-      } else if constexpr (sizeof(Element) == 4) {
-        to[v] = ptx::f32_to_bits(from[v]);
-      } else if constexpr (V == 1) {
-        to[0] = Narrow<Element>::from(from[0]).bits;
-      } else if (v % 2 == 0) {
-        to[v / 2] = Narrow<Element>::pair(from[v], from[v + 1]);
-      }
-    }
-  }
-
   // The words of a vector where `bits`, of which the lowest is the first element's, are set; zeros elsewhere.
   __device__ static void keep(unsigned (&words)[WORDS], unsigned bits) {
     bool chosen[V];

@@ -1,0 +1,62 @@
+#include "../../../kernels/cuda/pool/nearest_arguments.cuh"
+#include "plan/conv_arguments.h"
+#include "plan/pool/sweep.h"
+
+namespace pyconvx {
+namespace {
+
+std::string refusal(const NearestUnpool2dProblem& x, const char* op, const PlanOptions& options) {
+  if (std::string sentence = x.refusal(); !sentence.empty()) return sentence;
+  const int bytes = element_bytes(x.dtype);
+  if (options.ahead_of_time)
+    return text(
+        op, ": nvcc compiles no kernel of it ahead of time yet; use backend cupy, which compiles them when "
+            "they are needed");
+  if (options.alignment < bytes || (options.alignment & (options.alignment - 1)))
+    return text(op, ": the alignment must be a power of two and at least an element's ", bytes,
+                " bytes, got ", options.alignment, "; pass the largest that all addresses have");
+  for (double size : {double(x.h()), double(x.w()) * double(x.layout == Layout::nhwc ? x.c : 1)})
+    if (size >= double(kMostSwept))
+      return text(op, ": the kernels count rows, and the elements of a row, in 31 bits, got ", x.str(),
+                  "; split the dimension that has 2^31 or more");
+  return {};
+}
+
+std::variant<LaunchPlan, Refusal> plan(const NearestUnpool2dProblem& x, const PlanOptions& options,
+                                       bool backward) {
+  const char* op = backward ? "nearest_unpool2d_backward" : "nearest_unpool2d";
+  if (std::string sentence = refusal(x, op, options); !sentence.empty()) return Refusal{sentence};
+  LaunchPlan plan;
+  plan.family = backward ? "nearest_unpool_backward" : "nearest_unpool";
+  if (x.n == 0) return plan;
+  const bool nhwc = x.layout == Layout::nhwc, rows = !nhwc && !backward;
+  const int64_t bytes = element_bytes(x.dtype), channels = nhwc ? x.c : 1, images = nhwc ? x.n : x.n * x.c;
+  NearestArguments args{};
+  args.p = static_cast<int>(x.p), args.q = static_cast<int>(x.q), args.w = static_cast<int>(x.w());
+  args.c = static_cast<int>(channels);
+  args.scale_h = static_cast<int>(x.scale_h), args.scale_w = static_cast<int>(x.scale_w);
+  args.by_scale_w = division_by(args.scale_w);
+  const int64_t vector = channels_at_once(rows ? x.w() : channels, {bytes}, options.alignment);
+  const char* element = backward ? element_name(x.dtype) : value_name(static_cast<int>(bytes));
+  const int64_t small = x.p * x.q * channels * bytes, large = x.h() * x.w() * channels * bytes;
+  add_sweep(plan, text("pyconvx::", plan.family, rows ? "_rows<" : "<", element, ", ", vector, ">"),
+            "pool/nearest_unpool.cuh", args,
+            {images, x.p, rows ? x.w() / vector : x.q, rows ? 1 : channels / vector},
+            {{backward ? "grad_output" : "input", offsetof(NearestArguments, from), backward ? large : small},
+             {backward ? "grad_input" : "output", offsetof(NearestArguments, to), backward ? small : large}});
+  return plan;
+}
+
+}  // namespace
+
+std::variant<LaunchPlan, Refusal> plan_nearest_unpool2d(const NearestUnpool2dProblem& x, const Device&,
+                                                        const PlanOptions& options) {
+  return plan(x, options, false);
+}
+
+std::variant<LaunchPlan, Refusal> plan_nearest_unpool2d_backward(const NearestUnpool2dProblem& x,
+                                                                 const Device&, const PlanOptions& options) {
+  return plan(x, options, true);
+}
+
+}  // namespace pyconvx
