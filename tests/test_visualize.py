@@ -65,12 +65,13 @@ class FunctionalNet(nn.Module):
         self.pool = nn.MaxPool2d(3, stride=2, padding=1, ceil_mode=True)
         self.pair = pyconvx.nn.FactorizedConv2d(4, 6, 3, activation="relu")
         self.up = nn.ConvTranspose2d(6, 4, 3, stride=2, output_padding=1)
+        self.cells = pyconvx.nn.NearestUnpool2d((2, 1))
         self.same = pyconvx.nn.Conv2d(4, 4, 4, stride=3, padding="same")
         self.fc = nn.Linear(4, 5)
 
     def forward(self, x):
         x = self.pair(self.pool(F.relu(self.one(x))))
-        x = F.relu_(self.same(F.relu(self.up(x))))
+        x = F.relu_(self.same(self.cells(F.relu(self.up(x)))))
         return self.fc(F.adaptive_avg_pool2d(x, 1).flatten(1))
 
 
@@ -91,7 +92,7 @@ CHAINS = {
         ("features.1", "features.14", "avgpool", "classifier.6"),
     ),
     "nin_cifar": (models.CifarNetworkInNetwork, (3, 20, 23), ("features.6", "features.13", "features")),
-    "functional": (FunctionalNet, (2, 45, 61), ("one", "pool", "pair", "up", "same")),
+    "functional": (FunctionalNet, (2, 45, 61), ("one", "pool", "pair", "up", "cells", "same")),
     "demo": (LeNet5, (1, 32, 32), ("c1", "s4", "f6", "output")),
     "resnet": (lambda: models.ResNet(models.resnet.BasicBlock, (1, 1, 1, 1), 10), (3, 40, 40), ("bn1", "maxpool")),
     "googlenet": (models.GoogLeNet, (3, 40, 40), ("inception3a.branch3.1", "inception3a.branch1.bn")),

@@ -323,6 +323,11 @@ def _seen_by_adaptive(step: _Step, axis: int, span: Span) -> Span:
     return span[0] * size // outputs, -(-(span[1] + 1) * size // outputs) - 1
 
 
+def _seen_by_cell(step: _Step, axis: int, span: Span) -> Span:
+    size = step.output.shape[2 + axis] // step.input.shape[2 + axis]
+    return span[0] // size, span[1] // size
+
+
 def _everything(step: _Step, axis: int, span: Span) -> Span:
     return (0, step.input.shape[2 + axis] - 1) if step.input.dim() == 4 else (0, 0)
 
@@ -352,6 +357,7 @@ _RULES: dict[Callable[..., Any], _Rule] = {
     nn.UpsamplingNearest2d.forward: _LINEAR,
     nn.UpsamplingBilinear2d.forward: _LINEAR,
     nn.ZeroPad2d.forward: _LINEAR,
+    ours.NearestUnpool2d.forward: _Rule(_transpose, _seen_by_cell),
     nn.LocalResponseNorm.forward: _PASSED,
     nn.Dropout.forward: _PASSED,
     nn.Dropout2d.forward: _PASSED,
