@@ -106,7 +106,16 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--arch", metavar="SM", type=int, nargs="+", help="80 86 89 90 100 120 (default: all)")
     report.set_defaults(run=_report)
 
-    for command in (info, demo, swap, explain, count, report, *operations.choices.values()):
+    plan = actions.add_parser("plan", help="which kernel and tile would run a convolution on a chip, and why")
+    plan.add_argument("--shape", metavar="SHAPE", required=True, help="such as n=8,c=64,h=56,k=64,r=3,stride=2")
+    plan.add_argument("--device", metavar="NAME", default="a100", help="a chip: a100, h100 ... (default: %(default)s)")
+    plan.add_argument("--dtype", choices=_DTYPES, default="fp16", help="default: %(default)s")
+    plan.add_argument("--tf32", action="store_true", help="fp32 multiplied as tf32")
+    plan.add_argument("--contiguous", action="store_true", help="NCHW operands instead of channels_last")
+    plan.add_argument("--tile", metavar="TILE", default="", help="this one instead of the best")
+    plan.set_defaults(run=_plan)
+
+    for command in (info, demo, swap, explain, count, report, plan, *operations.choices.values()):
         command.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
@@ -264,6 +273,17 @@ def _report(args: argparse.Namespace) -> int:
         names = ", ".join(subject.name for subject in kernel_report.CATALOGUE)
         raise _CannotDo(f"no kernel has {' or '.join(args.words)} in its name; there are {names}")
     _print(kernel_report.report(subjects, architectures), args.json)
+    return 0
+
+
+def _plan(args: argparse.Namespace) -> int:
+    import torch
+
+    from .kernel_plan import plan
+
+    layout = torch.contiguous_format if args.contiguous else torch.channels_last
+    dtype = getattr(torch, _DTYPES[args.dtype])
+    _print(plan(args.shape, args.device, dtype, tf32=args.tf32, layout=layout, tile=args.tile), args.json)
     return 0
 
 
