@@ -45,7 +45,11 @@ def test_few_channels(c, r, stride, tile):
     output = (64 // stride) ** 2 * k * 2
     stores = count.opcode("st.global")
     assert stores.sectors * 32 == stores.bytes_asked == output
-    assert copies.sectors * 32 <= 1.6 * 64 * 64 * 4 * 2
+    # A patch has its halo; of 3 channels each of a pair's three words is a request of its own, of the same sectors; and
+    # every block reads the filters, by 64 bytes that begin anywhere.
+    blocks = case.plan(tile=tile).launches[0].grid[0]
+    read = 32 * sum(count.opcode(name).sectors for name in ("ld.global", "cp.async"))
+    assert read - 2 * blocks * k * r * r * c * 2 <= (5 if c == 3 else 2) * 64 * 64 * c * 2
 
 
 @pytest.mark.parametrize("tile", ["", "all"])

@@ -168,23 +168,25 @@ private:
       ptx::store_shared(filters_ + i * 16, uint4{});
   }
 
-  // A thread copies every other or every fourth row of one filter's window.
+  // A warp copies filters, 32 elements of one at a time.
   __device__ void copy_filters() const {
-    const int row = threadIdx.x % FILTERS, filter = first_filter_ + filter_of_row<V>(row);
-    if (filter >= args_.k) return;
-    const Element* from =
-        static_cast<const Element*>(args_.filter) + static_cast<long long>(filter) * R * S * C;
-    const unsigned to = filters_ + row * FILTER_PITCH + FRONT * PIXEL;
+    const bool biased = ONE_TAP && args_.bias && bias_is_first(args_);
 #pragma unroll 1
-    for (int r = threadIdx.x / FILTERS; r < R; r += THREADS / FILTERS)
+    for (int row = threadIdx.x / 32; row < FILTERS; row += THREADS / 32) {
+      const int filter = first_filter_ + filter_of_row<V>(row);
+      if (filter >= args_.k) continue;
+      const Element* from =
+          static_cast<const Element*>(args_.filter) + static_cast<long long>(filter) * R * S * C;
+      const unsigned to = filters_ + row * FILTER_PITCH;
 #pragma unroll
-      for (int s = 0; s < S; ++s)
-#pragma unroll
-        for (int c = 0; c < C; ++c)
-          copy<BYTES>(to + r * STEPS * 32 + s * PIXEL + c * BYTES, from + (r * S + s) * C + c, true);
-    if (ONE_TAP && args_.bias && bias_is_first(args_) && threadIdx.x < FILTERS)
-      copy<BYTES>(filters_ + row * FILTER_PITCH + (FRONT ? 0 : S * PIXEL),
-                  static_cast<const Element*>(args_.bias) + filter, true);
+      for (int first = 0; first < R * S * C; first += 32) {
+        const int j = first + threadIdx.x % 32, tap = j / C, r = tap / S, s = tap - r * S;
+        if (j < R * S * C)
+          copy<BYTES>(to + r * STEPS * 32 + (FRONT + s) * PIXEL + j % C * BYTES, from + j, true);
+      }
+      if (biased && threadIdx.x % 32 == 0)
+        copy<BYTES>(to + (FRONT ? 0 : S * PIXEL), static_cast<const Element*>(args_.bias) + filter, true);
+    }
     ptx::cp_async_commit();
   }
 

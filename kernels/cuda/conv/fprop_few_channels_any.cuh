@@ -108,22 +108,22 @@ private:
     for (int i = threadIdx.x; i < vectors; i += THREADS) ptx::store_shared(filters_ + i * 16, uint4{});
   }
 
-  // A thread copies every other or every fourth row of one filter's window.
+  // A warp copies filters, 32 elements of one at a time.
   __device__ void copy_filters() const {
-    const int row = threadIdx.x % FILTERS, filter = first_filter_ + filter_of_row<V>(row);
-    if (filter >= args_.k) return;
-    const Element* from =
-        static_cast<const Element*>(args_.filter) + static_cast<long long>(filter) * args_.reduction;
-    const unsigned to = filters_ + row * filter_pitch() + front() * PIXEL;
-    for (int r = threadIdx.x / FILTERS; r < args_.r; r += THREADS / FILTERS)
-      for (int s = 0; s < args_.s; ++s)
-#pragma unroll
-        for (int c = 0; c < 4; ++c)
-          if (c < args_.c)
-            copy<BYTES>(to + r * steps_of_row() * 32 + s * PIXEL + c * BYTES,
-                        from + (r * args_.s + s) * args_.c + c, true);
-    if (has_tap_of_ones() && biased() && args_.bias && threadIdx.x < FILTERS)
-      copy<BYTES>(to + tap_of_ones() * PIXEL, static_cast<const Element*>(args_.bias) + filter, true);
+    for (int row = threadIdx.x / 32; row < FILTERS; row += THREADS / 32) {
+      const int filter = first_filter_ + filter_of_row<V>(row);
+      if (filter >= args_.k) continue;
+      const Element* from =
+          static_cast<const Element*>(args_.filter) + static_cast<long long>(filter) * args_.reduction;
+      const unsigned to = filters_ + row * filter_pitch() + front() * PIXEL;
+      for (int j = threadIdx.x % 32; j < args_.reduction; j += 32) {
+        const int tap = args_.by_channels(j), c = j - tap * args_.c, r = args_.by_s(tap),
+                  s = tap - r * args_.s;
+        copy<BYTES>(to + r * steps_of_row() * 32 + s * PIXEL + c * BYTES, from + j, true);
+      }
+      if (has_tap_of_ones() && biased() && args_.bias && threadIdx.x % 32 == 0)
+        copy<BYTES>(to + tap_of_ones() * PIXEL, static_cast<const Element*>(args_.bias) + filter, true);
+    }
     ptx::cp_async_commit();
   }
 
