@@ -57,6 +57,9 @@ CATALOGUE = (
     Subject("3x3 tf32", "c=64,k=128", "128x128x16", F32, True),
     Subject("1x7", "c=64,k=128,r=1,s=7,h=17", "128x128x32"),
     Subject("7x1", "c=64,k=128,r=7,s=1,h=17", "128x128x32"),
+    Subject("small map", "c=512,k=512,h=7", "64x64x64"),
+    Subject("small map tf32", "c=512,k=512,h=7", "64x64x32", F32, True),
+    Subject("3x3 resident tf32", "c=64,k=128", "128x128x16", F32, True),
     # The gather: other strides, and 1x1.
     Subject("gather 3x3", "c=64,k=128,stride=2", "128x128x32"),
     Subject("gather 3x3 deep", "c=64,k=128,stride=2", "128x128x64"),

@@ -20,6 +20,9 @@ MOST_PER_MATH = {
     "3x3": 2.0,
     "1x7": 2.1,
     "7x1": 2.1,
+    "small map": 2.2,
+    "small map tf32": 2.2,
+    "3x3 resident tf32": 2.0,
     "gather 3x3": 2.6,
     "gather 3x3 deep": 2.3,
     "1x1": 2.3,
@@ -30,7 +33,13 @@ MOST_PER_MATH = {
     "stem 3x3 stride 2": 4.8,
     "depthwise 3x3": 130 / 72,
 }
-SLOW = {"7x1", "gather 3x3 deep", "stem 7x7 stride 2, C = 3"}  # whose like is here already
+SLOW = {
+    "7x1",
+    "small map tf32",
+    "3x3 resident tf32",
+    "gather 3x3 deep",
+    "stem 7x7 stride 2, C = 3",
+}  # whose like is here already
 
 # On the chips that are most unlike an A100: one of each kind.
 OTHER_CHIPS = [(name, arch) for arch in (90, 120) for name in ("3x3", "f32", "depthwise 3x3")]
@@ -49,7 +58,9 @@ def check(figures):
     assert 0 < figures.registers <= 255
     assert figures.blocks_per_sm >= 1
     assert figures.math > 0 and sum(figures.loop.values()) == figures.instructions
-    if figures.family in ("fprop_tensor_core", "fprop_resident_patch") and figures.kernel.endswith(", 16>"):
+    if figures.family in ("fprop_tensor_core", "fprop_resident_patch", "fprop_small_map") and figures.kernel.endswith(
+        ", 16>"
+    ):
         assert figures.copies, figures.kernel
         for name in figures.copies:
             assert "BYPASS" in name and name.endswith(".128"), f"{figures.kernel} copies by {name}"
