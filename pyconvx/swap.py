@@ -10,12 +10,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import nn
 
 from . import nn as ours
 from .errors import InvalidCall
+from .functional import pair
+from .ops import offset_dtype
 from .ops._checks import FLOATING, name_of
 from .table import Table
 
@@ -56,6 +59,7 @@ class Handle:
         for module, original in self._swapped:
             if type(module) is LAYERS[original]:
                 module.__class__ = original
+                vars(module).pop("index_dtype", None)
         self._swapped = []
 
     def __enter__(self) -> Handle:
@@ -74,6 +78,7 @@ def swap(
     exclude: Pattern | Iterable[Pattern] | None = None,
     where: Callable[[str, nn.Module], bool] | None = None,
     strict: bool = False,
+    offset_indices: bool = False,
 ) -> Handle:
     """Exchange torch's convolutions, max poolings and unpoolings in ``model`` for ours, in place.
 
@@ -83,12 +88,15 @@ def swap(
         exclude: names or classes to leave, likewise.
         where: called with name and module of each layer that is left by then; exchanges those it says yes to.
         strict: whether a call that exchanges nothing is an error rather than a warning.
+        offset_indices: whether poolings that return indices return offsets in the window, one byte each, instead of
+            torch's int64 positions. For models like SegNet, in which nothing but MaxUnpool2d reads them.
 
     Returns:
         A handle, with ``report()``, ``restore()`` and the protocol of ``with``.
 
     Raises:
-        InvalidCall: nothing was exchanged, and ``strict`` is set.
+        InvalidCall: nothing was exchanged, and ``strict`` is set; or ``offset_indices`` is, and a pooling's window is
+            not that of every unpooling, by which its offsets would mean other positions.
 
     Example::
 
@@ -109,8 +117,12 @@ def swap(
         if reason is None:
             swapped.append((module, type(module)))
         rows.append((name, layer, _shape(module), reason or _SWAPPED))
-    for module, original in swapped:  # all or, if where() raises, none
+    if offset_indices:
+        _check_windows(model, [module for module, _ in swapped])
+    for module, original in swapped:  # all or, if something raises, none
         module.__class__ = LAYERS[original]
+        if offset_indices and isinstance(module, ours.MaxPool2d) and module.return_indices:
+            module.index_dtype = offset_dtype(pair("swap", "kernel_size", module.kernel_size))
     handle = Handle(rows, swapped)
     if not swapped:
         sentence = f"swap: nothing was swapped in this {type(model).__name__}: {_summary(rows)}"
@@ -118,6 +130,31 @@ def swap(
             raise InvalidCall(sentence)
         warnings.warn(sentence, stacklevel=2)
     return handle
+
+
+def _window(layer: nn.Module) -> tuple[Any, ...]:
+    """Return kernel size, stride, padding and dilation, as pairs; an unpooling has no dilation."""
+    sizes = (layer.kernel_size, layer.stride, layer.padding, getattr(layer, "dilation", 1))
+    return tuple(pair("swap", "window", size) for size in sizes)
+
+
+def _check_windows(model: nn.Module, swapped: list[nn.Module]) -> None:
+    """Raise unless every unpooling is exchanged and has the window of every pooling whose indices it may be given."""
+    unpoolings = [layer for layer in model.modules() if isinstance(layer, nn.MaxUnpool2d)]
+    exchanged = {id(layer) for layer in swapped}
+    for unpooling in unpoolings:
+        if id(unpooling) not in exchanged and type(unpooling) is not ours.MaxUnpool2d:
+            raise InvalidCall(f"swap: offset_indices is set, but {unpooling} is left to torch, which reads positions; "
+                              f"let it be exchanged, or leave offset_indices out")  # fmt: skip
+    for pooling in swapped:
+        if not isinstance(pooling, nn.MaxPool2d) or not pooling.return_indices:
+            continue
+        for unpooling in unpoolings:
+            if _window(pooling) != _window(unpooling):
+                raise InvalidCall(
+                    f"swap: offset_indices is set, but {pooling} and {unpooling} have different windows, by which an "
+                    f"offset would mean different positions; leave offset_indices out"
+                )
 
 
 def _patterns(name: str, value: Pattern | Iterable[Pattern] | None) -> tuple[Pattern, ...] | None:

@@ -7,6 +7,7 @@ up; a subclass says what chip it is and runs the launches.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -75,7 +76,7 @@ class Planned(Backend):
             self._plans[key] = plan
         return plan
 
-    def _compute(self, operation: str, problem: Any, tensors: dict[str, Tensor | None]) -> None:
+    def _compute(self, operation: str, problem: Any, tensors: Mapping[str, Tensor | None]) -> None:
         """Run an operation whose tensors, operands and results, are laid out as the kernels want them."""
         given = {name: tensor for name, tensor in tensors.items() if tensor is not None}
         addresses = 0
@@ -185,7 +186,7 @@ class Planned(Backend):
         self._unpool("max_unpool2d_backward", problem, indices, tensors)
         return grad_input
 
-    def _unpool(self, operation: str, problem: Any, indices: Tensor, tensors: dict[str, Tensor | None]) -> None:
+    def _unpool(self, operation: str, problem: Any, indices: Tensor, tensors: Mapping[str, Tensor | None]) -> None:
         self.bad_indices.raise_unread()
         if problem.n:
             flag = self.bad_indices.new_flag(indices.device)

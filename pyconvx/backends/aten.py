@@ -172,14 +172,11 @@ class Aten(Backend):
         return output
 
     def nearest_unpool2d_backward(self, problem, grad_output, scale):
-        sums = None
-        for row in range(scale[0]):
-            for column in range(scale[1]):
-                term = grad_output[:, :, row :: scale[0], column :: scale[1]]
-                if sums is None:
-                    sums = term.to(torch.promote_types(term.dtype, torch.float32), copy=True)
-                else:
-                    sums += term
+        wide = torch.promote_types(grad_output.dtype, torch.float32)
+        sums = grad_output[:, :, :: scale[0], :: scale[1]].to(wide, copy=True)
+        for place in range(1, scale[0] * scale[1]):
+            row, column = divmod(place, scale[1])
+            sums += grad_output[:, :, row :: scale[0], column :: scale[1]]
         return dense(sums.to(grad_output.dtype), problem)
 
     def residual_add(self, problem, x, residual, activation):
