@@ -87,6 +87,9 @@ class Dgrad(Gradient):
     def run(self, plan=None, **options):
         tensors = self.buffers()
         run(plan or self.plan(), tensors, **options)
+        return self.result(tensors)
+
+    def result(self, tensors):
         return self.results(tensors, self.names[-1])[0]
 
 
@@ -126,6 +129,9 @@ class Wgrad(Gradient):
     def run(self, plan=None, **options):
         tensors = self.buffers()
         run(plan or self.plan(), tensors, **options)
+        return self.result(tensors)
+
+    def result(self, tensors):
         return self.results(tensors, "grad_weight", *(["grad_bias"] if self.problem.bias else []))
 
     def check(self, plan=None, **options):

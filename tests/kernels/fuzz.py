@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from kernels.backward import Dgrad, Wgrad
 from kernels.convolution import Case
 from kernels.harness import ORDERS
 
@@ -113,4 +114,8 @@ def with_tile(case: Case, random_: random.Random) -> Any:
 
 
 # The case of each pass, and what may be fused to it.
-PASSES = {"fprop": (Case, ("bias", "scale", "residual", "relu"))}
+PASSES = {
+    "fprop": (Case, ("bias", "scale", "residual", "relu")),
+    "dgrad": (Dgrad, ("bias",)),  # with bias: conv_transpose2d
+    "wgrad": (Wgrad, ("bias",)),
+}

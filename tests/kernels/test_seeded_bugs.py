@@ -14,12 +14,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from kernels.backward import Dgrad, Wgrad
 from kernels.convolution import Case, FarCorners
 from kernels.harness import run
 from kernels.seeded_bugs import BARRIERS, BUGS, PROBLEMS
 from pyconvx.backends._compiled import kernels_folder
 
 HEADERS = kernels_folder()
+CASES = {"fprop": Case, "dgrad": Dgrad, "wgrad": Wgrad}
 BARRIER = re.compile(r"__sync(threads|warp)\([^)]*\);")
 
 
@@ -30,7 +32,8 @@ class Problem:
         sizes = dict(PROBLEMS[name])
         family, tile, blocks = sizes.pop("family"), sizes.pop("tile", ""), sizes.pop("blocks", None)
         nan = sizes.pop("nan", False)
-        self.case = FarCorners() if sizes.pop("far", False) else Case(**sizes)
+        case_of = CASES[sizes.pop("pass_", "fprop")]
+        self.case = FarCorners() if sizes.pop("far", False) else case_of(**sizes)
         if nan:
             self.case.input[0, 1, 4, 3] = torch.nan
         self.plan = self.case.plan(tile=tile)
@@ -46,11 +49,18 @@ class Problem:
         launches = run(self.plan, tensors, headers=headers, **options)
         if kinds := {report.kind for launch in launches for report in launch.reports}:
             return kinds
-        expected = self.case.expected().to(self.case.dtype)
-        if not torch.equal(*(torch.nan_to_num(x, nan=12345) for x in (self.case.result(tensors), expected))):
+        if not all(map(same_numbers, as_list(self.case.result(tensors)), as_list(self.case.expected()))):
             return {"numbers"}
         totals = [launch.counts.total for launch in launches]
         return {"bank conflicts"} if any(total.wavefronts > total.ideal_wavefronts for total in totals) else set()
+
+
+def as_list(results):
+    return results if isinstance(results, list) else [results]
+
+
+def same_numbers(result, expected):
+    return torch.equal(*(torch.nan_to_num(x, nan=12345) for x in (result, expected.to(result.dtype))))
 
 
 def with_blocks(launch, blocks):
