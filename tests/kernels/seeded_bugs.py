@@ -16,11 +16,10 @@ FFMA = dict(n=1, c=12, h=13, w=7, k=72, **SAME, stride=(2, 1), dtype=F32, tile="
 PLAIN = dict(n=2, c=6, h=9, w=8, k=10, groups=2, r=3, s=2, padding=(2, 1, 1, 0), dilation=(2, 1), dtype=F64)
 FEW_CHANNELS = dict(n=2, c=3, h=19, w=35, k=24, r=2, s=3, padding=(1, 0, 1, 1), stride=(2, 1))
 DEPTHWISE = dict(n=2, c=40, h=9, w=11, k=40, r=2, s=3, padding=(1, 0, 1, 1), groups=40, stride=(2, 1))
-WGRAD = dict(n=3, c=40, h=11, w=9, k=40, r=2, s=3, padding=(1, 0, 1, 1))
 STEM = dict(n=2, c=4, h=21, w=36, k=24, **SAME, stride=(2, 2), tile="8x16x32")
 DEPTHWISE_3X3 = dict(n=2, c=24, h=19, w=21, k=24, **SAME, groups=24, tile="16x16x32")
 
-# The pass, the kernel family that has to run it, the sizes of the convolution, and of the plan: tile, and blocks
+# The kernel family that has to run it, the sizes of the convolution, and of the plan: tile, and blocks
 # (instead of as many as there are tiles).
 PROBLEMS = {
     "tensor core": dict(family="fprop_tensor_core", **TENSOR_CORE),
@@ -50,11 +49,6 @@ PROBLEMS = {
     "stem, NaN": dict(family="fprop_few_channels", **{**STEM, "padding": (0, 0, 0, 0)}, nan=True),
     "depthwise 3x3 by one block": dict(family="fprop_depthwise", **DEPTHWISE_3X3, blocks=1),
     "depthwise": dict(family="fprop_depthwise", **DEPTHWISE),
-    "dgrad by one block": dict(pass_="dgrad", family="dgrad by fprop_plain", **PLAIN, blocks=1),
-    "wgrad": dict(pass_="wgrad", family="wgrad_tensor_core", **WGRAD, bias=True),
-    "wgrad, patch": dict(pass_="wgrad", family="wgrad_patch", **{**WGRAD, **SAME}),
-    "wgrad, ffma": dict(pass_="wgrad", family="wgrad_ffma", **WGRAD, dtype=F32),
-    "wgrad, depthwise": dict(pass_="wgrad", family="wgrad_depthwise", **DEPTHWISE, bias=True),
     "transposes": dict(family="fprop_plain", **PLAIN, layout="nchw"),
     "transposes by one block": dict(family="fprop_plain", **{**PLAIN, "c": 70, "k": 2}, layout="nchw", blocks=1),
 }
@@ -502,10 +496,5 @@ BARRIERS = {
     "conv/fprop_few_channels_any.cuh": ["few channels by one block"],
     "conv/fprop_depthwise.cuh": ["depthwise 3x3 by one block"],
     "conv/fprop_depthwise_any.cuh": ["depthwise"],
-    "conv/dgrad_filter.cuh": ["dgrad by one block"],
-    "conv/wgrad_tensor_core.cuh": ["wgrad"],
-    "conv/wgrad_patch.cuh": ["wgrad, patch"],
-    "conv/wgrad_ffma.cuh": ["wgrad, ffma"],
-    "conv/wgrad_depthwise.cuh": ["wgrad, depthwise"],
     "conv/transpose.cuh": ["transposes by one block"],
 }

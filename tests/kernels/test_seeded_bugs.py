@@ -14,13 +14,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from kernels import gradient_bugs, seeded_bugs
 from kernels.backward import Dgrad, Wgrad
 from kernels.convolution import Case, FarCorners
 from kernels.harness import run
-from kernels.seeded_bugs import BARRIERS, BUGS, PROBLEMS
 from pyconvx.backends._compiled import kernels_folder
 
 HEADERS = kernels_folder()
+PROBLEMS = seeded_bugs.PROBLEMS | gradient_bugs.PROBLEMS
+BUGS = seeded_bugs.BUGS | gradient_bugs.BUGS
+BARRIERS = seeded_bugs.BARRIERS | gradient_bugs.BARRIERS
 CASES = {"fprop": Case, "dgrad": Dgrad, "wgrad": Wgrad}
 BARRIER = re.compile(r"__sync(threads|warp)\([^)]*\);")
 

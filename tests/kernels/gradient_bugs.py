@@ -1,0 +1,91 @@
+"""The bugs of test_seeded_bugs.py in the kernels of gradients: see seeded_bugs.py, of which this goes on."""
+
+from __future__ import annotations
+
+from kernels.seeded_bugs import DEPTHWISE, F32, PLAIN, SAME, Bug
+
+WGRAD = dict(n=3, c=40, h=11, w=9, k=40, r=2, s=3, padding=(1, 0, 1, 1))
+
+# With the pass, what seeded_bugs.py says of a problem.
+PROBLEMS = {
+    "dgrad by one block": dict(pass_="dgrad", family="dgrad by fprop_plain", **PLAIN, blocks=1),
+    "wgrad": dict(pass_="wgrad", family="wgrad_tensor_core", **WGRAD, bias=True),
+    "wgrad, patch": dict(pass_="wgrad", family="wgrad_patch", **{**WGRAD, **SAME}),
+    "wgrad, ffma": dict(pass_="wgrad", family="wgrad_ffma", **WGRAD, dtype=F32),
+    "wgrad, depthwise": dict(pass_="wgrad", family="wgrad_depthwise", **DEPTHWISE, bias=True),
+}
+
+BUGS = {
+    "wgrad: the wait allows one group too many": Bug(
+        "conv/wgrad_tensor_core.cuh", "if (step == STEPS - 1) { ptx::cp_async_wait<Tile::STAGES - 2>();",
+        "if (step == STEPS - 1) { ptx::cp_async_wait<Tile::STAGES - 1>();", "wgrad", "unfinished-copy",
+    ),
+    "wgrad: the last copies are not waited for": Bug(
+        "conv/wgrad_tensor_core.cuh", "ptx::cp_async_wait<0>();", "", "wgrad", "abandoned-copy"
+    ),
+    "wgrad: filters past the last are stored": Bug(
+        "conv/wgrad_tensor_core.cuh", "if (filter >= conv.group_filters) continue;", "", "wgrad", "out-of-bounds"
+    ),
+    "wgrad: swapped registers of columns": Bug(
+        "conv/wgrad_tensor_core.cuh", "x_[step % 2][j / 2][j % 2 * 2], x_[step % 2][j / 2][j % 2 * 2 + 1]",
+        "x_[step % 2][j / 2][j % 2 * 2 + 1], x_[step % 2][j / 2][j % 2 * 2]", "wgrad", "numbers",
+    ),
+    "wgrad: the bias of every column": Bug(
+        "conv/wgrad_tensor_core.cuh", "lane % 4 == 0 && i / 2 % Tile::WARPS_N == warp_n()", "lane % 4 == 1",
+        "wgrad", "numbers",
+    ),
+    "wgrad: pixels past the split's last": Bug(
+        "conv/wgrad.cuh", "const bool exists = x_row_ + i * X_AT_ONCE < left_;", "const bool exists = true;",
+        "wgrad", "out-of-bounds",
+    ),
+    "wgrad: gradients past the split's last": Bug(
+        "conv/wgrad.cuh", "const bool exists = y_row_ + i * Y_AT_ONCE < left_;", "const bool exists = true;",
+        "wgrad", "out-of-bounds",
+    ),
+    "wgrad: columns right of the image are read": Bug(
+        "conv/wgrad.cuh", "static_cast<unsigned>(w + column.right) < static_cast<unsigned>(args_.w)", "true",
+        "wgrad", "out-of-bounds",
+    ),
+    "wgrad: padding off by one": Bug(
+        "conv/wgrad.cuh", "s * args_.dilation_w - args_.pad_left", "s * args_.dilation_w - args_.pad_left + 1",
+        "wgrad", "numbers",
+    ),
+    "wgrad: rows begin in the same bank": Bug(
+        "conv/wgrad.cuh", "PAD = BYTES == 2 ? 16 : 32", "PAD = 0", "wgrad", "bank conflicts"
+    ),
+    "wgrad: a split too few": Bug(
+        "conv/wgrad_sum.cuh", "split < args.splits", "split < args.splits - 1", "wgrad, depthwise", "numbers"
+    ),
+    "wgrad: every bias is the first": Bug(
+        "conv/wgrad_sum.cuh", "args.bias_at + i - args.weights", "args.bias_at", "wgrad", "numbers"
+    ),
+    "wgrad, ffma: the wait allows one group too many": Bug(
+        "conv/wgrad_ffma.cuh", "cp_async_wait<Tile::STAGES - 2>", "cp_async_wait<Tile::STAGES - 1>",
+        "wgrad, ffma", "unfinished-copy",
+    ),
+    "wgrad, ffma: a pixel short": Bug(
+        "conv/wgrad_ffma.cuh", "row < Tile::DEPTH", "row < Tile::DEPTH - 1", "wgrad, ffma", "numbers"
+    ),
+    "wgrad, depthwise: walkers leave lanes out": Bug(
+        "conv/wgrad_depthwise.cuh", "lanes < 32; lanes *= 2", "lanes < 16; lanes *= 2", "wgrad, depthwise", "numbers"
+    ),
+    "wgrad, depthwise: a row above the image is read": Bug(
+        "conv/wgrad_depthwise.cuh", "inside = h >= 0 && h < conv_.h", "inside = h < conv_.h",
+        "wgrad, depthwise", "out-of-bounds",
+    ),
+    "dgrad: taps in the order of the window": Bug(
+        "conv/dgrad_filter.cuh", "(rows - 1 - r / args.apart_h)", "(r / args.apart_h)", "dgrad by one block", "numbers"
+    ),
+    "dgrad: filters of the first group": Bug(
+        "conv/dgrad_filter.cuh", "filter + group * args.group_filters * args.step_k +", "filter +",
+        "dgrad by one block", "numbers",
+    ),
+}  # fmt: skip
+
+BARRIERS = {
+    "conv/dgrad_filter.cuh": ["dgrad by one block"],
+    "conv/wgrad_tensor_core.cuh": ["wgrad"],
+    "conv/wgrad_patch.cuh": ["wgrad, patch"],
+    "conv/wgrad_ffma.cuh": ["wgrad, ffma"],
+    "conv/wgrad_depthwise.cuh": ["wgrad, depthwise"],
+}
