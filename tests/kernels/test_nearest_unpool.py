@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from shutil import copytree
+
 import numpy as np
 import pytest
 import torch
 
 from kernels.harness import DTYPES, emulator, run
 from pyconvx import _C
+from pyconvx.backends._compiled import kernels_folder
 
 F16, BF16, F32, F64 = torch.float16, torch.bfloat16, torch.float32, torch.float64
 
@@ -91,3 +94,34 @@ def test_what_has_no_plan_is_refused_in_a_sentence(changes, sentence):
     for plan in (_C.plan_nearest_unpool2d, _C.plan_nearest_unpool2d_backward):
         with pytest.raises(ValueError, match=sentence):
             plan(case, "a100")
+
+
+# The checks are checked: kernels that are wrong in one place.
+
+FAULTS = {
+    "a first term a row": (
+        "dh + dw ? sum[v] + term[v] : term[v]",
+        "dh ? sum[v] + term[v] : term[v]",
+    ),
+    "cells that overlap": ("const int w = at.column * args.scale_w", "const int w = at.column"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faults_are_noticed(fault, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYCONVX_CACHE_DIR", str(tmp_path / "cache"))
+    right, wrong = FAULTS[fault]
+    headers = copytree(kernels_folder(), tmp_path / "cuda")
+    text = (headers / "pool" / "nearest_unpool.cuh").read_text()
+    assert right in text
+    (headers / "pool" / "nearest_unpool.cuh").write_text(text.replace(right, wrong))
+    x = torch.arange(1 * 4 * 6 * 8).view(1, 4, 6, 8).double()
+    output, grad_input = torch.full((1, 8, 12, 8), torch.nan, dtype=F64), torch.full_like(x, torch.nan)
+    case = problem(1, 8, 4, 6, (2, 2), F64)
+    try:
+        run(_C.plan_nearest_unpool2d(case, "a100"), {"input": x, "output": output}, headers=headers)
+        buffers = {"grad_output": unpooled(x, (2, 2)), "grad_input": grad_input}
+        run(_C.plan_nearest_unpool2d_backward(case, "a100"), buffers, headers=headers)
+    except emulator.EmulatorError:
+        return  # two blocks at one place
+    assert not (torch.equal(output, unpooled(x, (2, 2))) and torch.equal(grad_input, 4 * x))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from shutil import copytree
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from checking import assert_same_bits
 from kernels.harness import emulator, run
 from pyconvx import _C, ops
 from pyconvx._problem import ACTIVATIONS, DTYPES, ElementwiseProblem
+from pyconvx.backends._compiled import kernels_folder
 
 F16, BF16, F32, F64 = torch.float16, torch.bfloat16, torch.float32, torch.float64
 SPECIAL = [0.0, -0.0, 1.0, -1.0, 2.5, -2.5, float("inf"), -float("inf"), float("nan"), 6e-8, -6e-8, 1e-45]
@@ -146,3 +149,26 @@ def test_an_empty_tensor_launches_nothing():
 def test_an_alignment_less_than_an_elements_is_refused():
     with pytest.raises(ValueError, match="relu_backward: the alignment must be a power of two and at least"):
         _C.plan_relu_backward(problem(8, F32), "a100", alignment=2)
+
+
+# The checks are checked: kernels that are wrong in one place.
+
+FAULTS = {
+    "a mask of the next element": ("strip.cuh", "threadIdx.x % K * V;", "(threadIdx.x % K * V + 1);"),
+    "lanes that add nothing of their partner's": ("strip.cuh", "__shfl_xor_sync(~0u, given, half)", "given"),
+    "a last vector left out": ("strip.cuh", "if (at + v < args_.count) {", "if (at + V <= args_.count) {"),
+    "a relu that swallows NaN": ("residual_add.cuh", "one[v] <= 0 ? Number(0)", "!(one[v] > 0) ? Number(0)"),
+    "a gradient where the output is zero": ("residual_add.cuh", "bits |= y[v] <= 0", "bits |= y[v] < 0"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faults_are_noticed(fault, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYCONVX_CACHE_DIR", str(tmp_path / "cache"))
+    file, right, wrong = FAULTS[fault]
+    headers = copytree(kernels_folder(), tmp_path / "cuda")
+    text = (headers / "residual" / file).read_text()
+    assert right in text
+    (headers / "residual" / file).write_text(text.replace(right, wrong))
+    with pytest.raises((AssertionError, emulator.EmulatorError)):
+        check(1027, BF16, headers=headers)
