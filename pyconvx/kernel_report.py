@@ -30,6 +30,10 @@ _LETTERS = {"n": 1, "c": 64, "h": 56, "w": None, "k": 64, "r": 3, "s": None, "st
             "dilation": 1, "groups": 1}  # fmt: skip
 """What a shape is written with, and what is left out of it: w is h, s is r, and the padding half a filter."""
 
+_PASSES = {"conv2d": _C.Pass.fprop, "conv2d_dgrad": _C.Pass.dgrad, "conv2d_wgrad": _C.Pass.wgrad}
+_HELPERS = ("transpose", "dgrad_filter", "fill", "wgrad_sum")
+"""Kernels that only bring tensors into another form, or add up what others have computed."""
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -40,10 +44,12 @@ class Subject:
     tile: str = ""
     dtype: torch.dtype = torch.float16
     tf32: bool = False
+    operation: str = "conv2d"
 
     def plan(self, device: str = "a100") -> Any:
+        problem = problem_of(self.shape, self.dtype, pass_=_PASSES[self.operation])
         try:
-            return _C.plan_conv2d(problem_of(self.shape, self.dtype), device, tf32=self.tf32, tile=self.tile)
+            return getattr(_C, f"plan_{self.operation}")(problem, device, tf32=self.tf32, tile=self.tile)
         except ValueError as refused:
             raise InvalidCall(f"kernels: {refused}") from None
 
@@ -75,12 +81,25 @@ CATALOGUE = (
     Subject("depthwise 3x3", "c=64,k=64,groups=64", "16x16x32"),
     Subject("depthwise 3x3 stride 2", "c=64,k=64,groups=64,stride=2", "8x16x32"),
     Subject("f64", "c=64,k=64", "", torch.float64),
+    # The gradients. Of a strided one of the input, the part with most taps.
+    Subject("dgrad 3x3", "c=128,k=64", "128x128x32", operation="conv2d_dgrad"),
+    Subject("dgrad 3x3 stride 2", "c=128,k=64,stride=2", "128x128x32", operation="conv2d_dgrad"),
+    Subject("wgrad 3x3", "c=64,k=64", operation="conv2d_wgrad"),
+    Subject("wgrad 3x3 stride 2", "c=64,k=64,stride=2", operation="conv2d_wgrad"),
+    Subject("wgrad 1x1", "c=128,k=128,r=1", "128x128x64", operation="conv2d_wgrad"),
+    Subject("wgrad any window", "c=64,k=128,r=2", "128x128x32", operation="conv2d_wgrad"),
+    Subject("wgrad tf32", "c=128,k=128,r=1", "128x128x16", F32, True, operation="conv2d_wgrad"),
+    Subject("wgrad f32", "c=128,k=128,r=1", "128x128x8", F32, operation="conv2d_wgrad"),
+    Subject("wgrad depthwise 3x3", "c=64,k=64,groups=64", operation="conv2d_wgrad"),
 )
 """One of each kind of kernel, on problems that the networks have."""
 
 
 def problem_of(
-    shape: str, dtype: torch.dtype = torch.float16, layout: torch.memory_format = torch.channels_last
+    shape: str,
+    dtype: torch.dtype = torch.float16,
+    layout: torch.memory_format = torch.channels_last,
+    pass_: _C.Pass = _C.Pass.fprop,
 ) -> Any:
     """The convolution that a shape describes: ``"n=8,c=64,h=56,k=64,r=3"``.
 
@@ -99,7 +118,7 @@ def problem_of(
     top, left = (given["r"] // 2, given["s"] // 2) if pad is None else (pad, pad)
     problem = _C.Conv2dProblem(
         **given, stride=(stride, stride), padding=(top, top, left, left), dilation=(dilation, dilation),
-        dtype=DTYPES[dtype], layout=LAYOUTS[layout],
+        dtype=DTYPES[dtype], layout=LAYOUTS[layout], pass_=pass_,
     )  # fmt: skip
     if refusal := problem.refusal():
         raise InvalidCall(refusal)
@@ -245,8 +264,8 @@ def _slots(arch: int, tensor_cores: bool) -> float | None:
 
 
 def _main(plan: Any) -> Any:
-    """The launch that computes: not a transpose into or out of its layout."""
-    return next(launch for launch in plan.launches if "transpose" not in launch.kernel)
+    """The first launch that computes."""
+    return next(launch for launch in plan.launches if not any(helper in launch.kernel for helper in _HELPERS))
 
 
 def _compiler() -> Any:

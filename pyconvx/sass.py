@@ -78,7 +78,7 @@ class Code:
         most = max(map(self.math, self.loops()), default=0)
         if 4 * most < total or not total:
             return list(self.instructions)
-        return min((loop for loop in self.loops() if 2 * self.math(loop) > most), key=len)
+        return min((loop for loop in self.loops() if 2 * self.math(loop) >= most), key=len)
 
     def math(self, instructions: Sequence[Instruction]) -> int:
         """How many of them do the kernel's multiplications: on tensor cores if it uses these. FFMA2 counts for two."""

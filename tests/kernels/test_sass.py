@@ -32,6 +32,11 @@ MOST_PER_MATH = {
     "stem 7x7 stride 2, C = 3": 2.3,
     "stem 3x3 stride 2": 4.8,
     "depthwise 3x3": 130 / 72,
+    "dgrad 3x3": 2.1,
+    "dgrad 3x3 stride 2": 2.4,
+    "wgrad 3x3": 2.1,
+    "wgrad 3x3 stride 2": 2.5,
+    "wgrad 1x1": 2.1,
 }
 SLOW = {
     "7x1",

@@ -3,6 +3,7 @@
 #include "plan/conv_arguments.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace pyconvx {
 namespace {
@@ -12,20 +13,23 @@ Kernel sum_kernel(const char* element) {
   return {text("pyconvx::wgrad_sum<", element, ">"), "conv/wgrad_sum.cuh"};
 }
 
-constexpr int64_t kBlocksWanted = 256;  // about two on every SM of the largest chips
+// Of the chip that reductions are split for, whatever the device is: about two blocks on every SM of the
+// largest ones, and bytes of DRAM in a clock.
+constexpr int64_t kBlocksWanted = 256;
+constexpr double kDramBytesPerClock = 1400;
 
 }  // namespace
 
 WgradPlanner::Split WgradPlanner::split(int64_t images, int64_t units, int64_t step, int64_t shortest) const {
   const int64_t tiles = x.groups * ceil_div(group_filters(), 128) * ceil_div(columns(), 128);
-  const double tensors =
-      static_cast<double>(images) *
-      (static_cast<double>(x.h) * static_cast<double>(x.w) * static_cast<double>(x.c) +
-       static_cast<double>(x.p()) * static_cast<double>(x.q()) * static_cast<double>(x.k)) *
-      bytes;
-  const double sums = 2.0 * static_cast<double>(x.k) * static_cast<double>(columns()) * number_bytes();
-  const int64_t by_bytes = static_cast<int64_t>(std::min(tensors / sums, 1e6));
-  const int64_t most = std::max<int64_t>(1, std::min(by_bytes, units / shortest));
+  const double pixels = static_cast<double>(images) * static_cast<double>(x.p()) * static_cast<double>(x.q());
+  const double weights = static_cast<double>(x.k) * static_cast<double>(columns());
+  const bool tensor_cores = bytes == 2 || options.tf32;
+  const double products_per_clock = bytes == 2 ? 1024 : tensor_cores ? 512 : 64;  // of an SM
+  const double alone = pixels * weights / (static_cast<double>(tiles) * products_per_clock);
+  const double a_run = 2 * weights * number_bytes() / kDramBytesPerClock;
+  const int64_t best = static_cast<int64_t>(std::sqrt(std::min(alone / a_run, 1e12)));
+  const int64_t most = std::max<int64_t>(1, std::min(best, units / shortest));
   const int64_t splits = std::min(ceil_div(kBlocksWanted, tiles), most);
   const int64_t run = ceil_div(ceil_div(units, splits), step) * step;
   return {run, ceil_div(units, run)};

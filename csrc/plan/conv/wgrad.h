@@ -18,9 +18,11 @@ public:
     int64_t run, splits;
   };
 
-  // Enough runs to fill a large chip with tiles of 128 x 128, but no more than have at least `shortest`
-  // units, and whose sums, written and read once more, are no more bytes than the tensors. `units` are those
-  // of `images` images; runs are multiples of `step`. Of the device nothing is asked.
+  // The more runs, the more blocks work at once, and the more bytes of sums are written and read once more: r
+  // runs take alone / r + r bytes clocks of the chip that all reductions are split for, which is least at
+  // sqrt(alone / bytes). No more than fill the chip with tiles of 128 x 128, and none of less than `shortest`
+  // units. `units` are those of `images` images; runs are multiples of `step`. Of the device nothing is
+  // asked.
   Split split(int64_t images, int64_t units, int64_t step, int64_t shortest) const;
 
   // Launches over all images, by as many at a time as a kernel can count the pixels of, and the sums'
