@@ -207,10 +207,18 @@ private:
                 device_.name, "; leave the tile open, or take one of the plan's candidates");
   }
 
+  // Classes run one after another, and share workspaces of the same name.
   void append(const LaunchPlan& part) {
     LaunchPlan& plan = builder_.plan;
     plan.launches.insert(plan.launches.end(), part.launches.begin(), part.launches.end());
-    plan.workspaces.insert(plan.workspaces.end(), part.workspaces.begin(), part.workspaces.end());
+    for (const Workspace& workspace : part.workspaces) {
+      const auto same = std::find_if(plan.workspaces.begin(), plan.workspaces.end(),
+                                     [&](const Workspace& other) { return other.name == workspace.name; });
+      if (same == plan.workspaces.end())
+        plan.workspaces.push_back(workspace);
+      else
+        same->bytes = std::max(same->bytes, workspace.bytes);
+    }
   }
 
   std::string add_class(const Axis& vertical, const Axis& horizontal, const PlanOptions& options,

@@ -97,6 +97,20 @@ def test_conv_transpose2d(problem, layout):
     case.check(case.plan())
 
 
+SMALL_MAPS = {  # whose channels may be split, with partial sums in a workspace that the classes share
+    "7x7": dict(n=2, c=72, h=7, w=7, k=256, r=3, s=3, padding=(1, 1, 1, 1)),
+    "14x14 stride 2": dict(n=1, c=40, h=14, w=14, k=256, r=3, s=3, padding=(1, 1, 1, 1), stride=(2, 2)),
+}
+
+
+@pytest.mark.parametrize("problem", cases(SMALL_MAPS, (F16, BF16)))
+def test_small_maps(problem):
+    case = Dgrad(**problem)
+    plan = case.plan()
+    assert any("small_map" in launch.kernel for launch in plan.launches)
+    case.check(plan)
+
+
 SAME_BITS = {
     "tensor core": dict(c=72, h=6, w=7, k=104, r=3, s=3, padding=(1, 1, 1, 1), dtype=F16),
     "strided": dict(c=40, h=9, w=8, k=72, r=3, s=3, padding=(1, 1, 1, 1), stride=(2, 2), dtype=BF16),
