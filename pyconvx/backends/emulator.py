@@ -41,7 +41,7 @@ class Emulator(Planned):
         return DEVICE
 
     def address(self, tensor: Tensor) -> int:
-        return tensor.storage_offset() * tensor.element_size()  # storages begin at multiples of more than 16 bytes
+        return int(tensor.storage_offset()) * tensor.element_size()  # storages begin at multiples of more than 16 bytes
 
     def run(self, plan: Any, tensors: dict[str, Tensor]) -> None:
         run(plan, tensors)
