@@ -91,6 +91,10 @@ class StemProduct : Shape {
   using Shape::STRIDE, Shape::THREADS, Shape::U, Shape::UNITS, Shape::V, Shape::VECTOR, Shape::WIDENS;
   using typename Shape::Element;
 
+  static constexpr int PHASES = STRIDE < R ? STRIDE : R;
+  // Passes that are fetched before the first phase. Where pixels wait in registers, which are few, the others
+  // are fetched behind it.
+  static constexpr int HALF = WIDENS && PHASES > 1 ? (PASSES + 1) / 2 : PASSES;
   static constexpr int VECTORS = FILTERS / (4 * V);  // of outputs that a lane has of a pixel
 
   // In 16 bits a row of the window has a chunk that is half a tap, half none: which is then a tap of ones.
@@ -127,8 +131,10 @@ public:
     start();
     unsigned patch = patches_, next = patches_ + PATCH_BYTES;
     Position at = position(tile);
-    fetch(patch, at);
-    widen_into(patch);
+    fetch<0, HALF>(patch, at);
+    widen_into<0, HALF>(patch);
+    fetch<HALF, PASSES>(patch, at);
+    widen_into<HALF, PASSES>(patch);
 #pragma unroll 1
     while (true) {
       ptx::cp_async_wait<0>();
@@ -136,9 +142,14 @@ public:
       tile += step;
       const bool more = tile < args_.tiles;
       const Position after = position(more ? tile : 0);
-      if (more) fetch(next, after);
-      multiply_patch(patch);
-      if (more) widen_into(next);
+      if (more) fetch<0, HALF>(next, after);
+      multiply_patch<0, 1>(patch);
+      if (more) {
+        widen_into<0, HALF>(next);
+        fetch<HALF, PASSES>(next, after);
+      }
+      multiply_patch<1, PHASES>(patch);
+      if (more) widen_into<HALF, PASSES>(next);
       if constexpr (BARE)
         store_bare(at);
       else
@@ -206,8 +217,10 @@ private:
   // Where unit u of a copy's row stands in it.
   __device__ static constexpr int place_of(int u) { return u % STEP * PHASE + u / STEP; }
 
-  // A tile's patch: to shared memory, or to registers where it must be widened.
+  // Some passes of a tile's patch: to shared memory, or to registers where it must be widened.
+  template <int FIRST, int LAST>
   __device__ void fetch(unsigned patch, const Position& at) {
+    if (FIRST == LAST) return;
     if (row_ < ROWS_AT_ONCE) {
       const int copy = WIDENS ? 0 : column_ / UNITS, unit = column_ - copy * UNITS;
       const int h = at.p * STRIDE - args_.pad_top + row_;
@@ -216,12 +229,13 @@ private:
                          ((static_cast<long long>(at.n) * args_.h + h) * args_.w + w) * (C * BYTES);
       const long long step = static_cast<long long>(args_.w) * (ROWS_AT_ONCE * C * BYTES);
       const unsigned to = patch + (row_ * ROW + copy * COPY + place_of(unit)) * 16;
+      from += step * FIRST;
 #pragma unroll
-      for (int i = 0; i < PASSES; ++i, from += step) {
+      for (int i = FIRST; i < LAST; ++i, from += step) {
         bool inside = static_cast<unsigned>(h + i * ROWS_AT_ONCE) < static_cast<unsigned>(args_.h);
         if ((i + 1) * ROWS_AT_ONCE > ROWS) inside = inside && row_ < ROWS - i * ROWS_AT_ONCE;
         if constexpr (WIDENS)
-          read_pair(pairs_[i], from, w, inside);
+          read_pair(pairs_[i - FIRST], from, w, inside);
         else
           copy_unit(to + i * ROWS_AT_ONCE * ROW * 16, from, w, inside);
       }
@@ -266,13 +280,14 @@ private:
   }
 
   // What fetch left in registers, to shared memory.
+  template <int FIRST, int LAST>
   __device__ void widen_into(unsigned patch) const {
     if constexpr (WIDENS) {
       if (row_ >= ROWS_AT_ONCE) return;
 #pragma unroll
-      for (int i = 0; i < PASSES; ++i) {
+      for (int i = FIRST; i < LAST; ++i) {
         const unsigned row = patch + (row_ + i * ROWS_AT_ONCE) * ROW * 16;
-        const unsigned* x = pairs_[i];
+        const unsigned* x = pairs_[i - FIRST];
         const uint4 unit = {x[0], x[1] & 0xffff, ptx::funnel_shift_right(x[1], x[2], 16), x[2] >> 16};
         if constexpr (COPIES == 1) {
           ptx::store_shared(row + place_of(column_) * 16, unit);
@@ -288,11 +303,13 @@ private:
     }
   }
 
+  // Rows of the window whose remainder mod STRIDE is in [FIRST, LAST).
+  template <int FIRST, int LAST>
   __device__ void multiply_patch(unsigned patch) {
     unsigned pixels[M][STEPS][4];
-    bool first = true;
+    bool first = FIRST == 0;
 #pragma unroll
-    for (int phase = 0; phase < (STRIDE < R ? STRIDE : R); ++phase)
+    for (int phase = FIRST; phase < LAST; ++phase)
 #pragma unroll
       for (int r = phase; r < R; r += STRIDE) {
 #pragma unroll
@@ -398,7 +415,7 @@ private:
   // channel of either.
   unsigned second_of_two_, one_if_first_, one_if_second_;
   int row_, column_;  // of the patch, that this thread copies first
-  unsigned pairs_[WIDENS ? PASSES : 1][3];
+  unsigned pairs_[WIDENS ? (HALF > PASSES - HALF ? HALF : PASSES - HALF) : 1][3];
   float start_[N][4];
   float sum_[M][N][4];
 };
