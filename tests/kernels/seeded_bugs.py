@@ -33,7 +33,7 @@ PROBLEMS = {
     "patch": dict(family="fprop_resident_patch", **PATCH),
     "patch, bands": dict(family="fprop_resident_patch", **{**PATCH, "n": 1, "h": 5, "w": 66}),
     "patch, groups": dict(family="fprop_resident_patch", **{**PATCH, "c": 64}, groups=2),
-    "patch, dilated": dict(family="fprop_resident_patch", **PATCH, dilation=(2, 3)),
+    "patch, dilated": dict(family="fprop_resident_patch", **{**PATCH, "w": 24}, dilation=(2, 3)),
     "small map": dict(family="fprop_small_map", **SMALL_MAP),
     "small map, groups": dict(family="fprop_small_map", **{**SMALL_MAP, "c": 528}, groups=2),
     "ffma": dict(family="fprop_ffma", **FFMA),
