@@ -301,17 +301,19 @@ void bind_pool2d_problem(py::module_& m) {
       "window; none.");
   type.def(py::init([](int64_t n, int64_t c, int64_t h, int64_t w, int64_t r, int64_t s, Pair stride,
                        Padding padding, Pair dilation, bool ceil_mode, DType dtype, Layout layout,
-                       IndexType index) {
-             return Pool2dProblem{n,           c,           h,          w,          r,          s,
-                                  stride[0],   stride[1],   padding[0], padding[1], padding[2], padding[3],
-                                  dilation[0], dilation[1], ceil_mode,  dtype,      layout,     index};
+                       IndexType index, Activation activation) {
+             return Pool2dProblem{n,          c,          h,           w,           r,
+                                  s,          stride[0],  stride[1],   padding[0],  padding[1],
+                                  padding[2], padding[3], dilation[0], dilation[1], ceil_mode,
+                                  dtype,      layout,     index,       activation};
            }),
            py::kw_only(), "n"_a, "c"_a, "h"_a, "w"_a, "r"_a, "s"_a, "stride"_a = Pair{1, 1},
            "padding"_a = Padding{}, "dilation"_a = Pair{1, 1}, "ceil_mode"_a = false, "dtype"_a = DType::f32,
-           "layout"_a = Layout::nchw, "index"_a = IndexType::i64);
+           "layout"_a = Layout::nchw, "index"_a = IndexType::i64, "activation"_a = Activation::none);
   bind_common(type);
   type.def_readonly("ceil_mode", &Pool2dProblem::ceil_mode)
       .def_readonly("index", &Pool2dProblem::index)
+      .def_readonly("activation", &Pool2dProblem::activation, "Of the input, before it is pooled.")
       .def_property_readonly("p", valid_p<Pool2dProblem>, "Output rows.")
       .def_property_readonly("q", valid_q<Pool2dProblem>, "Output columns.")
       .def_property_readonly("overlapping", &Pool2dProblem::overlapping,

@@ -247,7 +247,8 @@ std::string Pool2dProblem::refusal() const {
 
 std::string Pool2dProblem::str() const {
   return text("max_pool2d n", n, " c", c, " h", h, " w", w, " ", geometry_text(*this),
-              ceil_mode ? " ceil" : "", " ", name(dtype), " ", name(layout), index_text(index));
+              ceil_mode ? " ceil" : "", " ", name(dtype), " ", name(layout), index_text(index),
+              activation == Activation::relu ? " relu" : "");
 }
 
 bool Unpool2dProblem::overlapping() const {

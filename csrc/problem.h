@@ -72,6 +72,7 @@ struct Pool2dProblem {
   DType dtype;
   Layout layout;
   IndexType index;
+  Activation activation;  // of the input, before it is pooled
 
   int64_t p() const;
   int64_t q() const;
@@ -81,7 +82,7 @@ struct Pool2dProblem {
 
   auto fields() const {
     return std::tie(n, c, h, w, r, s, stride_h, stride_w, pad_top, pad_bottom, pad_left, pad_right,
-                    dilation_h, dilation_w, ceil_mode, dtype, layout, index);
+                    dilation_h, dilation_w, ceil_mode, dtype, layout, index, activation);
   }
 };
 

@@ -136,6 +136,7 @@ def max_pool2d(
     return_indices: bool = False,
     *,
     index_dtype: torch.dtype = torch.int64,
+    activation: str | None = None,
 ) -> Any:
     """Take the maximum of every window; NaN counts as larger than any number, and of equal values the first wins.
 
@@ -154,6 +155,7 @@ def max_pool2d(
         return_indices: whether to return where the maxima stood, for ``max_unpool2d``.
         index_dtype: form of the indices: int64, torch's, is the position h * W + w in the plane; uint8 (windows of up
             to 255 elements) and int32 are the offset r * S + s in the window, in an eighth or a half of the memory.
+        activation: ``'relu'`` (a NaN stays one) of the input before it is pooled, without a pass of its own, or None.
 
     Returns:
         (N, C, P, Q), and with ``return_indices`` a pair of it and the indices, of the same shape and layout.
@@ -184,7 +186,9 @@ def max_pool2d(
         # A gradient needs the winners; the forward pass alone does not look for them.
         index = ops.offset_dtype(kernel_size) if _differentiated(input) else None
     unbatched = input.dim() == 3
-    output, indices = ops.max_pool2d(input.unsqueeze(0) if unbatched else input, *geometry, index)
+    output, indices = ops.max_pool2d(
+        input.unsqueeze(0) if unbatched else input, *geometry, index, _activation(name, activation)
+    )
     if unbatched:
         output = output.squeeze(0)
         indices = indices.squeeze(0) if return_indices else indices

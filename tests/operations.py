@@ -164,11 +164,13 @@ def _conv_transpose2d(title, input, weight, bias, stride, padding, output_paddin
     )  # fmt: skip
 
 
-def _max_pool2d(title, input, window, stride, padding, dilation, ceil_mode, index):
+def _max_pool2d(title, input, window, stride, padding, dilation, ceil_mode, index, activation=None):
     def function(input):
-        return pyconvx.max_pool2d(input, window, stride, padding, dilation, ceil_mode, True, index_dtype=index)
+        return pyconvx.max_pool2d(
+            input, window, stride, padding, dilation, ceil_mode, True, index_dtype=index, activation=activation
+        )
 
-    options = (window, stride, padding, dilation, ceil_mode, index)
+    options = (window, stride, padding, dilation, ceil_mode, index, activation or "none")
     return Sample("max_pool2d", title, (_random(*input),), options, function if index else None)
 
 
@@ -225,6 +227,8 @@ SAMPLES = [
     _max_pool2d("uint8", (2, 3, 6, 4), *_WINDOW, False, torch.uint8),
     _max_pool2d("none", (2, 3, 6, 4), *_WINDOW, False, None),
     _max_pool2d("int32", (2, 3, 5, 6), *_OVERLAPPING, True, torch.int32),
+    _max_pool2d("relu", (2, 3, 5, 6), *_OVERLAPPING, False, torch.uint8, "relu"),
+    _max_pool2d("none, relu", (2, 3, 6, 4), *_WINDOW, False, None, "relu"),
     _max_pool2d("int64", (2, 3, 5, 6), *_OVERLAPPING, False, torch.int64),
     _max_pool2d("dilated-none", (1, 2, 6, 5), *_DILATED, False, None),
     _max_pool2d("four-sides", (1, 2, 5, 5), (3, 3), (2, 2), (0, 1, 1, 0), _ONE, False, torch.uint8),

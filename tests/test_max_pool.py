@@ -199,7 +199,7 @@ def test_gather_reads_the_winners(rng, name, dtype, layout):
     for backend in ["cpu"] + ["aten"] * case.torch_can:
         for index_dtype in case.index_dtypes:
             with pyconvx.backend(backend):
-                _, indices = ops.max_pool2d(image(x, dtype, layout), *case.geometry, index_dtype)
+                _, indices = ops.max_pool2d(image(x, dtype, layout), *case.geometry, index_dtype, "none")
                 gathered = ops.max_pool2d_gather(other, indices, *case.geometry)
             assert_exact(gathered, exact)
             assert is_in(layout, gathered)
@@ -215,7 +215,7 @@ def test_backends_agree_bit_for_bit(name, dtype, layout):
         results = {}
         for backend in ("cpu", "aten"):
             with pyconvx.backend(backend):
-                output, indices = ops.max_pool2d(x, *case.geometry, index_dtype)
+                output, indices = ops.max_pool2d(x, *case.geometry, index_dtype, "none")
                 results[backend] = [output, indices]
                 if index_dtype is not None:
                     grad = in_layout(special[torch.arange(output.numel()) % 5].view(output.shape), layout)
@@ -378,7 +378,7 @@ def pooled(x, grad):
     for index_dtype in (torch.uint8, torch.int64):
         for stride in (1, 3):
             geometry = (3, 3), (stride, stride), (1, 1, 1, 1), (1, 1), False
-            output, indices = ops.max_pool2d(x, *geometry, index_dtype)
+            output, indices = ops.max_pool2d(x, *geometry, index_dtype, "none")
             part = grad[:, :, : output.shape[2], : output.shape[3]]
             grad_input = ops.max_pool2d_backward(part, indices, x.shape[2:], *geometry)
             results += [output, indices, grad_input, ops.max_pool2d_gather(x, indices, *geometry)]
@@ -469,6 +469,38 @@ def test_what_torch_refuses_is_refused():
             pyconvx.max_pool2d(error.sample_input.input, *error.sample_input.args, **error.sample_input.kwargs)
         count += 1
     assert count >= 7
+
+
+# The activation.
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("name", "backend"), BY_BACKEND)
+def test_relu_is_of_the_input(rng, name, backend, dtype, layout):
+    """Values, indices and gradients are those of a ReLU and a pooling behind it."""
+    case, (x, *_) = CASES[name], contest(name)
+    x = image(x, dtype, layout).requires_grad_()
+    with pyconvx.backend(backend):
+        for index_dtype in case.index_dtypes:
+            results = []
+            for input, activation in ((x, "relu"), (torch.relu(x), None)):
+                output, indices = pyconvx.max_pool2d(
+                    input, *case.geometry, return_indices=True, index_dtype=index_dtype, activation=activation
+                )
+                grad = integers(rng.manual_seed(5), output.shape, dtype, layout)
+                results.append((output.detach(), indices, *torch.autograd.grad(output, x, grad)))
+            for fused, separate in zip(*results, strict=True):
+                assert_same_values(fused, separate)
+        alone = pyconvx.max_pool2d(x, *case.geometry, activation="relu")
+        assert_same_values(alone.detach(), results[0][0])
+        assert_same_values(*(torch.autograd.grad(alone, x, grad)[0], results[0][2]))
+        layer = pyconvx.nn.MaxPool2d(*case.geometry[:4], ceil_mode=case.ceil_mode)
+        assert_same_values(layer(x.detach(), activation="relu"), results[0][0])
+
+
+def test_another_activation_is_refused():
+    with pytest.raises(pyconvx.InvalidCall, match="max_pool2d: activation is 'elu', expected one of None, 'relu'"):
+        pyconvx.max_pool2d(torch.ones(1, 1, 4, 4), 2, activation="elu")
 
 
 # Padding 'same' and 'valid'.

@@ -84,7 +84,7 @@ def pooled(rng, case, dtype, layout, index_dtype):
     """Values to put back, not those that were pooled, so that a wrong place shows; indices in both forms."""
     image = integers(rng, case.input, layout=layout, most=8)
     geometry = *case.window, False
-    _, indices = ops.max_pool2d(image, *geometry, index_dtype)
+    _, indices = ops.max_pool2d(image, *geometry, index_dtype, "none")
     _, _, positions = reference.max_pool2d(array(image), *geometry)
     return integers(rng, positions.shape, dtype, layout, most=200), indices, positions
 
@@ -271,7 +271,7 @@ def test_threads_runs_and_determinism_change_nothing(rng, with_threads, dtype, l
         results = []
         for stride in (2, 1):  # side by side, and overlapping, with several indices for one place
             window = (2, 2), (stride, stride), (0, 0, 0, 0), (1, 1)
-            values, indices = ops.max_pool2d(image, *window, False, index_dtype)
+            values, indices = ops.max_pool2d(image, *window, False, index_dtype, "none")
             results.append(ops.max_unpool2d(values.to(dtype), indices, *window, (42, 44)))
             results.append(ops.max_unpool2d_backward(grad, indices, *window, (42, 44)))
         return results

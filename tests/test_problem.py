@@ -302,6 +302,7 @@ EVERY_CONV_FIELD = {
 EVERY_POOL_FIELD = {
     "n": 3, "c": 8, "h": 12, "w": 13, "r": 2, "s": 4, "stride": (1, 2), "padding": (0, 1, 0, 0), "dilation": (2, 1),
     "ceil_mode": True, "dtype": _C.DType.float16, "layout": _C.Layout.nhwc, "index": _C.IndexType.uint8,
+    "activation": _C.Activation.relu,
 }  # fmt: skip
 EVERY_UNPOOL_FIELD = {
     "n": 3, "c": 8, "p": 4, "q": 6, "h": 12, "w": 13, "r": 2, "s": 4, "stride": (1, 2), "padding": (0, 1, 0, 0),
@@ -324,7 +325,7 @@ EVERY_UNPOOL_FIELD = {
         (pool(), "max_pool2d n2 c4 h9 w11 r3 s5 stride 1x1 pad 0,0,0,0 dilation 1x1 float32 nchw indices int64"),
         (
             _C.Pool2dProblem(**EVERY_POOL_FIELD),
-            "max_pool2d n3 c8 h12 w13 r2 s4 stride 1x2 pad 0,1,0,0 dilation 2x1 ceil float16 nhwc indices uint8",
+            "max_pool2d n3 c8 h12 w13 r2 s4 stride 1x2 pad 0,1,0,0 dilation 2x1 ceil float16 nhwc indices uint8 relu",
         ),
         (
             pool(index=_C.IndexType.none),

@@ -153,7 +153,7 @@ class Planned(Backend):
 
     # Pooling.
 
-    def max_pool2d(self, problem, input, kernel_size, stride, padding, dilation, ceil_mode, index_dtype):
+    def max_pool2d(self, problem, input, kernel_size, stride, padding, dilation, ceil_mode, index_dtype, activation):
         shape = (problem.n, problem.c, problem.p, problem.q)
         output = _blank(input, shape, problem)
         indices = None if index_dtype is None else _blank(input, shape, problem, index_dtype)

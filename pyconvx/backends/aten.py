@@ -127,7 +127,9 @@ class Aten(Backend):
             output = cropped(output, crop)
         return dense(output, problem)
 
-    def max_pool2d(self, problem, input, kernel_size, stride, padding, dilation, ceil_mode, index_dtype):
+    def max_pool2d(self, problem, input, kernel_size, stride, padding, dilation, ceil_mode, index_dtype, activation):
+        if activation == "relu":
+            input = input.relu()
         geometry = (kernel_size, stride, padding[::2], dilation, ceil_mode)
         output, indices = _MAX_POOL(input, *geometry)
         if index_dtype is None:

@@ -101,8 +101,10 @@ class Cpu(Aten):
 
     # Pooling and unpooling.
 
-    def max_pool2d(self, problem, input, kernel_size, stride, padding, dilation, ceil_mode, index_dtype):
+    def max_pool2d(self, problem, input, kernel_size, stride, padding, dilation, ceil_mode, index_dtype, activation):
         input = dense(input, problem)
+        if activation == "relu":
+            input = self._relu(problem, input)
         output = _empty(problem, input.dtype, problem.p, problem.q)
         if index_dtype is None:
             _KERNELS.max_pool2d(problem, input.data_ptr(), output.data_ptr(), 0)
@@ -110,6 +112,12 @@ class Cpu(Aten):
         indices = _empty(problem, index_dtype, problem.p, problem.q)
         _KERNELS.max_pool2d(problem, input.data_ptr(), output.data_ptr(), indices.data_ptr())
         return output, indices
+
+    @staticmethod
+    def _relu(problem, x):
+        output = torch.empty_like(x)
+        _KERNELS.residual_add(x.numel(), problem.dtype, problem.activation, x.data_ptr(), 0, output.data_ptr())
+        return output
 
     def max_pool2d_backward(self, problem, grad_output, indices, *geometry):
         return _run(_KERNELS.max_pool2d_backward, problem, grad_output, indices, problem.h, problem.w)

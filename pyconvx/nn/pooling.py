@@ -37,11 +37,11 @@ class MaxPool2d(torch.nn.MaxPool2d):
         if index_dtype != MaxPool2d.index_dtype:
             self.index_dtype = index_dtype
 
-    def forward(self, input: Tensor) -> Any:
-        """Return the maxima and, with ``return_indices``, where they stood."""
+    def forward(self, input: Tensor, *, activation: str | None = None) -> Any:
+        """Return the maxima of activation(input) and, with ``return_indices``, where they stood."""
         return functional.max_pool2d(
             input, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode, self.return_indices,
-            index_dtype=self.index_dtype,
+            index_dtype=self.index_dtype, activation=activation,
         )  # fmt: skip
 
 

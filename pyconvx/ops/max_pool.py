@@ -10,6 +10,9 @@ The last two are each other's transpose, so derivatives of every order need noth
 first in row-major order does. An index is, by its dtype, the winner's offset in its window, r * S + s (uint8, int32),
 or its position in the plane, h * W + w (int64, torch's form). A window without any element inside the input, which a
 dilation can make, has the value -inf and the index -1 (255 in uint8), which no element has.
+
+With the activation "relu", input stands for relu(input). Of its gradient the output tells all that the input would: a
+window's winner passed the ReLU if the output is above 0, and then it is the winner of the input itself.
 """
 
 from __future__ import annotations
@@ -20,11 +23,12 @@ import torch
 from torch import Tensor
 
 from .. import _C
-from .._problem import DTYPES, INDEX_TYPES, LAYOUTS
+from .._problem import ACTIVATIONS, DTYPES, INDEX_TYPES, LAYOUTS
 from ._checks import check_choice, check_operand, check_size, describe, name_of, refuse
 from ._layout import empty, in_layout, layout_of
 from ._operator import Operator
 from ._vmap import over_images
+from .residual_add import relu_backward
 
 _INDEX_DTYPES = (torch.uint8, torch.int32, torch.int64)
 _MAX_BYTE_WINDOW = 255
@@ -76,6 +80,7 @@ def _pool_problem(
     padding: Any,
     dilation: Any,
     ceil_mode: bool,
+    activation: str = "none",
 ) -> _C.Pool2dProblem:
     """Describe the pooling of an input of ``shape`` in the layout of ``like``; raise InvalidCall."""
     n, c, h, w = shape
@@ -83,6 +88,7 @@ def _pool_problem(
         name, _C.Pool2dProblem, n=n, c=c, h=h, w=w, r=kernel_size[0], s=kernel_size[1], stride=stride,
         padding=padding, dilation=dilation, ceil_mode=ceil_mode, dtype=DTYPES[like.dtype],
         layout=LAYOUTS[layout_of(like)], index=INDEX_TYPES[index_dtype],
+        activation=ACTIVATIONS[activation],
     )  # fmt: skip
 
 
@@ -91,19 +97,20 @@ class MaxPool2d(Operator):
 
     schema = (
         "max_pool2d(Tensor input, SymInt[2] kernel_size, SymInt[2] stride, SymInt[4] padding, SymInt[2] dilation, "
-        "bool ceil_mode, ScalarType? index_dtype) -> (Tensor, Tensor)"
+        "bool ceil_mode, ScalarType? index_dtype, str activation) -> (Tensor, Tensor)"
     )
     tensors = 1
 
-    def check(self, input, kernel_size, stride, padding, dilation, ceil_mode, index_dtype):
+    def check(self, input, kernel_size, stride, padding, dilation, ceil_mode, index_dtype, activation):
         check_operand(self.name, "input", input, 4)
         check_choice(self.name, "index_dtype", index_dtype, (None, *_INDEX_DTYPES))
+        check_choice(self.name, "activation", activation, tuple(ACTIVATIONS))
 
-    def problem(self, input, *geometry_and_index):
-        *geometry, index_dtype = geometry_and_index
-        return _pool_problem(self.name, input, input.shape, index_dtype, *geometry)
+    def problem(self, input, *options):
+        *geometry, index_dtype, activation = options
+        return _pool_problem(self.name, input, input.shape, index_dtype, *geometry, activation)
 
-    def fake(self, input, kernel_size, stride, padding, dilation, ceil_mode, index_dtype):
+    def fake(self, input, kernel_size, stride, padding, dilation, ceil_mode, index_dtype, activation):
         size = output_size(input.shape[2:], kernel_size, stride, padding, dilation, ceil_mode)
         shape, layout = (*input.shape[:2], *size), layout_of(input)
         if index_dtype is None:
@@ -111,25 +118,33 @@ class MaxPool2d(Operator):
         return empty(input, shape, layout), empty(input, shape, layout, index_dtype)
 
     def save(self, ctx, inputs, output):
-        input, *ctx.geometry, index_dtype = inputs
+        input, *ctx.geometry, index_dtype, activation = inputs
         ctx.mark_non_differentiable(output[1])
         ctx.input_size, ctx.layout, ctx.remembered = tuple(input.shape[2:]), layout_of(input), index_dtype is not None
-        return (output[1] if ctx.remembered else input,)
+        winners = output[1] if ctx.remembered else input
+        return (winners,) if activation == "none" else (winners, output[0])
 
     @staticmethod
     def _winners(ctx):
-        (saved,) = ctx.saved_tensors
+        saved = ctx.saved_tensors[0]
         if ctx.remembered:
             return saved
-        return max_pool2d(saved.detach(), *ctx.geometry, offset_dtype(ctx.geometry[0]))[1]
+        return max_pool2d(saved.detach(), *ctx.geometry, offset_dtype(ctx.geometry[0]), "none")[1]
+
+    @staticmethod
+    def _activated(ctx, grad):
+        """What the ReLU lets through of a gradient or tangent of the output, if there is one."""
+        grad = in_layout(grad, ctx.layout)
+        return relu_backward(grad, ctx.saved_tensors[1]) if len(ctx.saved_tensors) > 1 else grad
 
     def backward(self, ctx, grad, _):
         if not ctx.needs_input_grad[0]:
             return (None,)
-        return (max_pool2d_backward(in_layout(grad, ctx.layout), self._winners(ctx), ctx.input_size, *ctx.geometry),)
+        return (max_pool2d_backward(self._activated(ctx, grad), self._winners(ctx), ctx.input_size, *ctx.geometry),)
 
     def jvp(self, ctx, input_t):
-        return max_pool2d_gather(in_layout(input_t, ctx.layout), self._winners(ctx), *ctx.geometry), None
+        tangent = max_pool2d_gather(in_layout(input_t, ctx.layout), self._winners(ctx), *ctx.geometry)
+        return self._activated(ctx, tangent), None
 
     def vmap(self, info, in_dims, *args):
         return over_images(self, info, in_dims, *args)

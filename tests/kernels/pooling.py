@@ -18,9 +18,12 @@ CHANCES = (0.25, 0.15, 0.2, 0.2, 0.1, 0.05, 0.02, 0.02, 0.01)
 class Case:
     """A max pooling with an input of ties, zeros, infinities and NaNs of both signs; one channel is all -inf."""
 
-    def __init__(self, *, dtype=torch.float16, layout="nhwc", index=torch.uint8, seed=0, **sizes):
-        self.dtype, self.index, self.nhwc = dtype, index, layout == "nhwc"
-        fields = dict(dtype=DTYPES[dtype], layout=getattr(_C.Layout, layout), index=INDEX_TYPES[index])
+    def __init__(self, *, dtype=torch.float16, layout="nhwc", index=torch.uint8, relu=False, seed=0, **sizes):
+        self.dtype, self.index, self.nhwc, self.relu = dtype, index, layout == "nhwc", relu
+        activation = _C.Activation.relu if relu else _C.Activation.none
+        fields = dict(
+            activation=activation, dtype=DTYPES[dtype], layout=getattr(_C.Layout, layout), index=INDEX_TYPES[index]
+        )
         self.problem = x = _C.Pool2dProblem(**fields, **sizes)
         self.rng = np.random.default_rng(seed)
         self.input = torch.from_numpy(self.rng.choice(LEVELS, size=self.shape(x.h, x.w), p=CHANCES)).to(dtype)
@@ -44,8 +47,10 @@ class Case:
     def expected(self):
         """The output and the indices, None if there are none."""
         output, indices = self.pooled(), None if self.index is None else self.pooled(self.index)
+        # Written so that -0 becomes 0, and NaN stays.
+        input = torch.where(self.input <= 0, 0.0, self.input).to(self.dtype) if self.relu else self.input
         _C.cpu.max_pool2d(
-            self.problem, self.input.data_ptr(), output.data_ptr(), 0 if indices is None else indices.data_ptr()
+            self.problem, input.data_ptr(), output.data_ptr(), 0 if indices is None else indices.data_ptr()
         )
         return output, indices
 

@@ -131,6 +131,13 @@ def test_gather(name, layout):
         case.check_gather(torch.from_numpy(case.rng.integers(-5, 300, case.pooled().shape)).to(index))
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("name", ["2x2", "3x3 stride 2", "dilated", "no tap inside"])
+def test_relu_before(name, dtype):
+    for i, index in enumerate(INDICES):
+        Case(c=(64, 5)[i % 2], dtype=dtype, index=index, relu=True, **WINDOWS[name]).check()
+
+
 @pytest.mark.parametrize("order", ["descending", "random"])
 def test_order_of_threads_changes_nothing(order):
     for name, index in itertools.product(("2x2", "3x3 stride 2", "dilated"), (torch.uint8, torch.int64)):
@@ -143,11 +150,11 @@ def test_order_of_threads_changes_nothing(order):
 def test_plans_ahead_of_time_keep_to_what_is_compiled():
     compiled = {kernel.name for kernel in _C.ahead_of_time_kernels() if kernel.header.startswith("pool/max_pool")}
     seen = set()
-    for dtype, index, c, layout in itertools.product(DTYPES, INDICES, (64, 5), ("nhwc", "nchw")):
+    for dtype, index, c, relu in itertools.product(DTYPES, INDICES, (64, 5), _C.Activation.__members__.values()):
         for window in (*WINDOWS.values(), dict(n=1, h=2**17, w=2**15, r=3, s=3)):
             if index not in indices_of(window):
                 continue
-            fields = dict(dtype=DTYPES_OF[dtype], index=INDEX_TYPES[index], layout=getattr(_C.Layout, layout))
+            fields = dict(dtype=DTYPES_OF[dtype], index=INDEX_TYPES[index], layout=_C.Layout.nhwc, activation=relu)
             problem = _C.Pool2dProblem(**{**window, **fields, "c": c})
             for plan in (_C.plan_max_pool2d, _C.plan_max_pool2d_backward, _C.plan_max_pool2d_gather):
                 if index is not None or plan is _C.plan_max_pool2d:

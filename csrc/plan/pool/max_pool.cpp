@@ -46,22 +46,24 @@ struct Variant {
   int64_t vector;  // bytes that are accessed at once
   ConstantWindow window;
   bool large;  // positions of 64 bits, for planes with as many elements
+  bool relu;   // of the input
 };
 
 Kernel forward_kernel(const Variant& x) {
   const std::string types = text("<", element_name(x.dtype), ", ", index_name(x.index), ", ", x.vector, ", ");
+  const char* relu = x.relu ? "true>" : "false>";
   return {x.window.size ? text("pyconvx::max_pool", types, x.window.size, ", ", x.window.size, ", ",
-                               x.window.stride, ", false>")
-                        : text("pyconvx::max_pool_any", types, x.large ? "long long" : "int", ", false>"),
+                               x.window.stride, ", ", relu)
+                        : text("pyconvx::max_pool_any", types, x.large ? "long long" : "int", ", ", relu),
           "pool/max_pool.cuh"};
 }
 
 Kernel backward_kernel(const Variant& x) {
   const std::string types = text("<", element_name(x.dtype), ", ", index_name(x.index), ", ", x.vector, ", ");
   return {x.window.size ? text("pyconvx::max_pool_backward", types, x.window.size, ", ", x.window.size, ", ",
-                               x.window.stride, ", false>")
+                               x.window.stride, ">")
                         : text("pyconvx::max_pool_backward_any", types,
-                               x.large ? "unsigned long long" : "unsigned int", ", false>"),
+                               x.large ? "unsigned long long" : "unsigned int", ">"),
           "pool/max_pool_backward.cuh"};
 }
 
@@ -75,6 +77,7 @@ Kernel gather_kernel(const Variant& x) {
 // remembers by itself, and any window element by element.
 bool is_ahead_of_time(const Variant& x) {
   if (!x.window.size) return x.vector == element_bytes(x.dtype);
+  if (x.relu && (x.window.size != 3 || x.window.stride != 2)) return false;
   return x.vector == 16 && x.dtype != DType::f64 && (x.index == IndexType::none || x.index == IndexType::u8);
 }
 
@@ -89,7 +92,8 @@ public:
              x_.index,
              channels_at_once(channels_, {bytes_}, options.alignment) * bytes_,
              {},
-             x_.index == IndexType::i64 && x_.h * x_.w >= kLimit};
+             x_.index == IndexType::i64 && x_.h * x_.w >= kLimit,
+             x_.activation == Activation::relu};
     const bool square =
         x_.r == x_.s && x_.stride_h == x_.stride_w && x_.dilation_h == 1 && x_.dilation_w == 1;
     for (const ConstantWindow& window : kConstantWindows)
@@ -278,18 +282,21 @@ void list_max_pool(std::vector<Kernel>& kernels) {
     for (IndexType index : {IndexType::none, IndexType::u8, IndexType::i32, IndexType::i64}) {
       std::vector<Variant> variants;
       for (const ConstantWindow& window : kConstantWindows)
-        variants.push_back({dtype, index, 16, window, false});
+        variants.push_back({dtype, index, 16, window, false, false});
       for (bool large : {false, true})
         if (!large || index == IndexType::i64)
-          variants.push_back({dtype, index, element_bytes(dtype), {}, large});
-      for (const Variant& variant : variants) {
+          variants.push_back({dtype, index, element_bytes(dtype), {}, large, false});
+      for (Variant variant : variants) {
         if (!is_ahead_of_time(variant)) continue;
-        kernels.push_back(forward_kernel(variant));
+        for (bool relu : {false, true}) {
+          variant.relu = relu;
+          if (is_ahead_of_time(variant)) kernels.push_back(forward_kernel(variant));
+        }
         if (index != IndexType::none) kernels.push_back(backward_kernel(variant));
       }
       // Kernels that only move elements are the same for all of a size.
       if (index != IndexType::none && dtype != DType::bf16)
-        kernels.push_back(gather_kernel({dtype, index, element_bytes(dtype), {}, false}));
+        kernels.push_back(gather_kernel({dtype, index, element_bytes(dtype), {}, false, false}));
     }
 }
 

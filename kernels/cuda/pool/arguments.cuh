@@ -9,10 +9,9 @@
 namespace pyconvx {
 
 struct MaxPoolArguments {
-  const void* from;    // forward, gather: the image; backward: the gradient of the output
-  void* indices;       // written by the forward pass, read by the others
-  void* to;            // forward, gather: the output; backward: the gradient of the image
-  const void* pooled;  // backward of a fused ReLU: the forward pass's output
+  const void* from;  // forward, gather: the image; backward: the gradient of the output
+  void* indices;     // written by the forward pass, read by the others
+  void* to;          // forward, gather: the output; backward: the gradient of the image
 
   int h, w, c;
   int p, q;

@@ -6,6 +6,9 @@
 // An index is the winner's offset in its window, r S + s (uint8, int32), or its position in the plane, h W +
 // w (int64); of a window without a tap inside the image it is -1, and the output -inf.
 //
+// With RELU, input stands for relu(input): what is not above 0 becomes +0 as it is read. A window of nothing
+// else is won by its first tap inside, like any window of equals.
+//
 // A thread owns V neighbouring channels, BYTES of them, and of those windows that neighbour each other; lanes
 // own neighbouring channels. The time goes into moving bytes, so where windows overlap and their size is a
 // constant, a thread reads what they share once:

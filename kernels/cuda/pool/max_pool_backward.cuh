@@ -9,9 +9,6 @@
 // taken in f32 (f64 in f64), from 0 on in row-major order of the windows, and rounded once; where no windows
 // overlap, gradients are moved as they are.
 //
-// Where a fused ReLU came before the pooling, a window's gradient counts if its output is above 0, or NaN:
-// what won is what the ReLU let through.
-//
 // A thread owns V neighbouring channels, as the forward pass has them. Where the window is a constant, it
 // owns blocks of STRIDE x STRIDE pixels, of which block (m, n) begins where window (m, n) does: COLUMNS
 // blocks of a row, `rows` down. A row of windows m reaches R rows of pixels, STRIDE m - pad_top + r. Those of
@@ -83,28 +80,8 @@ private:
   Number sum_[V];
 };
 
-// The gradients of a window, those that a ReLU stopped being 0.
-template <class Element, int BYTES, bool RELU>
-__device__ inline void load_gradients(unsigned (&words)[kWords<BYTES>], const MaxPoolArguments& args,
-                                      long long place) {
-  load_words<BYTES>(words, static_cast<const Element*>(args.from) + place);
-  if constexpr (RELU) {
-    constexpr int V = BYTES / sizeof(Element);
-    unsigned pooled[kWords<BYTES>];
-    load_words<BYTES>(pooled, static_cast<const Element*>(args.pooled) + place);
-    bool passes[V];
-#pragma unroll
-    for (int v = 0; v < V; ++v) {
-      const Rank<Element> x = rank_of<Element>(pooled, v);
-      passes[v] = (x > 0) | is_nan_rank<Element>(x);
-    }
-#pragma unroll
-    for (int i = 0; i < kWords<BYTES>; ++i) words[i] &= word_mask<sizeof(Element)>(passes, i);
-  }
-}
-
 // R x S taps, the same stride in both directions, no dilation.
-template <class Element, class Index, int BYTES, int R, int S, int STRIDE, bool RELU>
+template <class Element, class Index, int BYTES, int R, int S, int STRIDE>
 class MaxPoolBackward {
   static_assert(R == S && R >= STRIDE);
   static constexpr int V = BYTES / sizeof(Element), COLUMNS = 2;
@@ -165,7 +142,8 @@ private:
 #pragma unroll
       for (int i = 0; i < kWords<BYTES>; ++i) gradient[j][i] = 0;
       if (here[j])
-        load_gradients<Element, BYTES, RELU>(gradient[j], args_, place + static_cast<long long>(j) * args_.c);
+        load_words<BYTES>(gradient[j], static_cast<const Element*>(args_.from) + place +
+                                           static_cast<long long>(j) * args_.c);
     }
     Winners<Index, V, BYTES, WINDOWS>::load(code, static_cast<const Index*>(args_.indices) + place, args_.c,
                                             here, args_.exchange_indices);
@@ -201,7 +179,7 @@ private:
 
 // Any window: a thread owns one pixel. Code is an unsigned integer that tells all of the plane's positions
 // apart.
-template <class Element, class Index, int BYTES, class Code, bool RELU>
+template <class Element, class Index, int BYTES, class Code>
 class MaxPoolBackwardAny {
   static constexpr int V = BYTES / sizeof(Element);
   static constexpr bool FLAT = sizeof(Index) == 8;
@@ -254,7 +232,7 @@ private:
     unsigned won[V], gradient[kWords<BYTES>];
 #pragma unroll
     for (int v = 0; v < V; ++v) won[v] = static_cast<Code>(indices[v]) == tap;
-    load_gradients<Element, BYTES, RELU>(gradient, args_, place);
+    load_words<BYTES>(gradient, static_cast<const Element*>(args_.from) + place);
     sum.add(gradient, won, 1);
   }
 
@@ -262,14 +240,14 @@ private:
   Place at_;
 };
 
-template <class Element, class Index, int BYTES, int R, int S, int STRIDE, bool RELU>
+template <class Element, class Index, int BYTES, int R, int S, int STRIDE>
 __global__ void __launch_bounds__(256) max_pool_backward(const __grid_constant__ MaxPoolArguments args) {
-  MaxPoolBackward<Element, Index, BYTES, R, S, STRIDE, RELU>(args).run();
+  MaxPoolBackward<Element, Index, BYTES, R, S, STRIDE>(args).run();
 }
 
-template <class Element, class Index, int BYTES, class Code, bool RELU>
+template <class Element, class Index, int BYTES, class Code>
 __global__ void __launch_bounds__(256) max_pool_backward_any(const __grid_constant__ MaxPoolArguments args) {
-  MaxPoolBackwardAny<Element, Index, BYTES, Code, RELU>(args).run();
+  MaxPoolBackwardAny<Element, Index, BYTES, Code>(args).run();
 }
 
 }  // namespace pyconvx
