@@ -1,9 +1,11 @@
 """The backend ``emulator``: public calls on CPU tensors, run by the CUDA kernels' PTX."""
 
+import os
+
 import pytest
 import torch
 import torch.nn.functional as F
-from checking import LAYOUTS, opinfo
+from checking import LAYOUTS, assert_same_values, opinfo
 
 import pyconvx
 from pyconvx import backends
@@ -101,3 +103,51 @@ def test_nothing_runs_on_it_unless_it_is_asked_for():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(EMULATOR), "conv2d", lambda *_: pytest.fail("the emulator ran"))
         pyconvx.conv2d(torch.ones(1, 1, 4, 4), torch.ones(1, 1, 3, 3))
+
+
+# Max pooling.
+
+
+def test_pooling_of_torchs_samples():
+    """Distinct problems among OpInfo's samples, some of them: values, indices and gradients are csrc/cpu's."""
+    problems = {}
+    for sample in opinfo("nn.functional.max_pool2d").sample_inputs("cpu", torch.float32):
+        problems.setdefault((tuple(sample.input.shape), str(sample.args), str(sample.kwargs)), sample)
+    chosen = list(problems.values())[:: 1 if os.environ.get("PYCONVX_SLOW") else 40]
+    assert len(chosen) > 5
+    for i, sample in enumerate(chosen):
+        dtype = (torch.float32, torch.bfloat16)[i % 2]
+        results = []
+        for backend in ("cpu", "emulator"):
+            x = sample.input.detach().to(dtype).requires_grad_()
+            with pyconvx.backend(backend):
+                result = pyconvx.max_pool2d(x, *sample.args, **sample.kwargs)
+                output, *indices = result if isinstance(result, tuple) else (result,)
+                grad = torch.arange(output.numel()).remainder(8).view(output.shape).to(dtype)
+                results.append([output.detach(), *indices, *torch.autograd.grad(output, x, grad)])
+        for expected, actual in zip(*results, strict=True):
+            assert_same_values(actual, expected)
+            assert actual.stride() == expected.stride(), sample
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_derivatives_of_pooling(layout, rng):
+    """The first, the second and the forward derivative."""
+    x = torch.randn(1, 2, 4, 3, generator=rng, dtype=torch.float64).to(memory_format=layout).requires_grad_()
+
+    def pool(x):
+        return pyconvx.max_pool2d(x, 3, 2, 1, return_indices=True, index_dtype=torch.uint8)[0]
+
+    with pyconvx.backend("emulator"):
+        assert torch.autograd.gradcheck(pool, x, check_forward_ad=True)
+        assert torch.autograd.gradgradcheck(pool, x)
+
+
+@pytest.mark.parametrize("index", [False, True])
+def test_relu_is_fused_to_a_pooling(index, rng):
+    x = torch.randn(2, 16, 9, 8, generator=rng).to(memory_format=torch.channels_last)
+    with torch.no_grad(), pyconvx.backend("emulator"):
+        fused = pyconvx.max_pool2d(x, 3, 2, 1, return_indices=index, activation="relu")
+    separate = pyconvx.max_pool2d(torch.relu(x), 3, 2, 1, return_indices=index)
+    for ours, expected in zip(*((r if index else (r,)) for r in (fused, separate)), strict=True):
+        assert_same_values(ours, expected)
