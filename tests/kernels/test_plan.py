@@ -180,3 +180,11 @@ def test_arguments_are_bytes_with_addresses():
 def test_refusals_are_sentences(options, changes, sentence):
     with pytest.raises(ValueError, match=sentence):
         _C.plan_conv2d(problem(**changes), options.pop("device", "a100"), **options)
+
+
+def test_classes_of_dgrad_share_the_workspace_of_the_longest():
+    """Strided dgrad runs a convolution for each class of pixels; their channels are split differently."""
+    strided = problem(n=2, c=64, h=14, w=14, k=2048, stride=(2, 2), padding=(1, 1, 1, 1), pass_=_C.Pass.dgrad)
+    plan = _C.plan_conv2d_dgrad(strided, "a100")
+    assert sum("sum_splits" in launch.kernel for launch in plan.launches) > 1
+    assert plan.workspaces["partial"] == 2 * 7 * 7 * 7 * 64 * 4  # seven splits of the class of four taps
