@@ -879,19 +879,19 @@ OPERATIONS = {
         "conv_transpose2d: padding is (0, 0, 0), expected 4 numbers",
     ),
     "max_pool2d: input of 3 dimensions": (
-        lambda o: op.max_pool2d(o.x[0], TWO, TWO, NONE, ONE, False, torch.int64),
+        lambda o: op.max_pool2d(o.x[0], TWO, TWO, NONE, ONE, False, torch.int64, "none"),
         "max_pool2d: input has 3 dimensions, shape (4, 6, 7), expected 4; reshape it to (N, C, H, W)",
     ),
     "max_pool2d: window of one size": (
-        lambda o: op.max_pool2d(o.x, [2], TWO, NONE, ONE, False, torch.int64),
+        lambda o: op.max_pool2d(o.x, [2], TWO, NONE, ONE, False, torch.int64, "none"),
         "max_pool2d: kernel_size is (2,), expected 2 numbers",
     ),
     "max_pool2d: indices of floats": (
-        lambda o: op.max_pool2d(o.x, TWO, TWO, NONE, ONE, False, torch.float32),
+        lambda o: op.max_pool2d(o.x, TWO, TWO, NONE, ONE, False, torch.float32, "none"),
         "max_pool2d: index_dtype is torch.float32, expected one of None, torch.uint8, torch.int32, torch.int64",
     ),
     "max_pool2d: stride 0": (
-        lambda o: op.max_pool2d(o.x, TWO, [0, 0], NONE, ONE, False, None),
+        lambda o: op.max_pool2d(o.x, TWO, [0, 0], NONE, ONE, False, None, "none"),
         "max_pool2d: stride must be at least 1 in both directions, got (0, 0); use stride=1 for dense output",
     ),
     "max_pool2d_backward: stride 0": (
