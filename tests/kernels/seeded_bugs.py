@@ -393,8 +393,8 @@ BUGS = {
         "depthwise 3x3 by one block", "out-of-bounds",
     ),
     "depthwise: columns left of the image are read": Bug(
-        "conv/fprop_depthwise.cuh", "is_inside(left + column, width_); const Element* from",
-        "left + column < width_; const Element* from", "depthwise 3x3 by one block", "out-of-bounds",
+        "conv/fprop_depthwise.cuh", "is_inside(left + column, width_) && is_needed(column);",
+        "left + column < width_ && is_needed(column);", "depthwise 3x3 by one block", "out-of-bounds",
     ),
     "depthwise: filters past the last are read": Bug(
         "conv/fprop_depthwise.cuh", "exists ? widen(*from) : 0.0f", "widen(*from)",
