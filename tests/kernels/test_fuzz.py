@@ -25,7 +25,7 @@ def parts():
     first, _, last = os.environ.get("PYCONVX_FUZZ", "").partition("-")
     for pass_ in PASSES:
         all_of_them = pass_ == "fprop" or os.environ.get("PYCONVX_SLOW")
-        seeds = range(int(first), int(last or first) + 1) if first else range(500 if all_of_them else PART)
+        seeds = range(int(first), int(last or first) + 1) if first else range(500 if all_of_them else 2 * PART)
         for start in seeds[::PART]:
             part = range(start, min(start + PART, seeds.stop))
             yield pytest.param(pass_, part, id=f"{pass_}, {part.start}-{part.stop - 1}")

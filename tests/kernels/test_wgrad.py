@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 
 import pytest
 import torch
@@ -172,23 +171,6 @@ def test_splits_depend_on_the_problem_and_fill_a_chip_with_few_bytes():
         assert 128 <= blocks < 512  # of a chip's 100 to 200 SMs
         # Written and read once more: less than the pass's multiplications would take at 1024 a clock of 108 SMs.
         assert 2 * 4 * k * c * r * r * runs / 1400 < 32 * size * size * k * c * r * r / 1024 / 108
-
-
-def test_any_problem():
-    random_ = random.Random(1)
-    for seed in range(20):
-        groups = random_.choice([1, 1, 1, 2, 3])
-        c, k = groups * random_.choice([1, 3, 8, 16, 20, 33]), groups * random_.choice([1, 7, 8, 24, 40, 65])
-        r, s = random_.choice([(1, 1), (3, 3), (3, 3), (1, 5), (2, 4)])
-        dilation = random_.choice([(1, 1), (1, 1), (2, 1), (1, 3)])
-        case = Wgrad(
-            **dict(n=random_.choice([1, 2, 5]), c=c, k=k, r=r, s=s, groups=groups, dilation=dilation),
-            h=random_.randrange(1, 14) + dilation[0] * (r - 1), w=random_.randrange(1, 14) + dilation[1] * (s - 1),
-            stride=random_.choice([(1, 1), (2, 2), (1, 3)]), padding=[random_.randrange(4) for _ in range(4)],
-            dtype=random_.choice([F16, BF16, F32, F64]), layout=random_.choice(["nhwc", "nchw"]), seed=seed,
-            bias=random_.random() < 0.5,
-        )  # fmt: skip
-        case.check(case.plan())
 
 
 @pytest.mark.parametrize(
