@@ -52,8 +52,9 @@ Candidate rate_tile(const DepthwiseTile& tile, const Conv2dProblem& x, const Dev
   work.shared = (static_cast<double>((x.r + x.stride_h) * (x.s + 3 * x.stride_w)) + taps * v / 2) * 16 *
                 tile.threads() / kSharedBytesPerClock;
   work.l2 = (patch + tile.p * tile.q * tile.vectors * 16.0) / kL2BytesPerClock;
-  const int resident =
-      shared > device.shared_per_block ? 0 : resident_blocks(tile.threads(), 168, shared, device);
+  const int resident = shared > device.shared_per_block
+                           ? 0
+                           : resident_blocks(tile.threads(), x.r == 3 ? 168 : 255, shared, device);
   const int64_t tiles =
       x.n * ceil_div(x.p(), tile.p) * ceil_div(x.q(), tile.q) * ceil_div(x.k, tile.channels(x));
   return rate(text(tile.p, "x", tile.q, "x", tile.channels(x)), {1, work, 0, tile.threads()}, tiles, resident,

@@ -50,7 +50,8 @@ struct DepthwiseTile {
     while (power * 2 <= most) power *= 2;
     return power;
   }
-  static constexpr int BLOCKS = (STRIDE == 1 ? 384 : 256) / THREADS;  // of an SM, that registers are for
+  // Of an SM, that registers are for: the columns of wider windows need more of them.
+  static constexpr int BLOCKS = (STRIDE == 1 && R == 3 ? 384 : 256) / THREADS;
   static constexpr int WIDTH = power_of_two(COLUMNS < PLACES ? COLUMNS : PLACES), HEIGHT = PLACES / WIDTH;
   static constexpr int OTHERS = COLUMNS % WIDTH, OTHER_PASSES = (ROWS * OTHERS + PLACES - 1) / PLACES;
 };
