@@ -108,7 +108,7 @@ class MaxPool2d(Operator):
 
     def problem(self, input, *options):
         *geometry, index_dtype, activation = options
-        return _pool_problem(self.name, input, input.shape, index_dtype, *geometry, activation=activation)
+        return _pool_problem(self.name, input, input.shape, index_dtype, *geometry, activation)
 
     def fake(self, input, kernel_size, stride, padding, dilation, ceil_mode, index_dtype, activation):
         size = output_size(input.shape[2:], kernel_size, stride, padding, dilation, ceil_mode)
