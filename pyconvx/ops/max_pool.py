@@ -106,8 +106,8 @@ class MaxPool2d(Operator):
         check_choice(self.name, "index_dtype", index_dtype, (None, *_INDEX_DTYPES))
         check_choice(self.name, "activation", activation, tuple(ACTIVATIONS))
 
-    def problem(self, input, *options):
-        *geometry, index_dtype, activation = options
+    def problem(self, input, kernel_size, stride, padding, dilation, ceil_mode, index_dtype, activation):
+        geometry = kernel_size, stride, padding, dilation, ceil_mode
         return _pool_problem(self.name, input, input.shape, index_dtype, *geometry, activation)
 
     def fake(self, input, kernel_size, stride, padding, dilation, ceil_mode, index_dtype, activation):
