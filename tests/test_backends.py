@@ -57,7 +57,7 @@ class Toy(Backend):
             return "a toy runs max_pool2d only"
         return None if problem.r == problem.s else f"a toy takes square windows only, not {problem.r} x {problem.s}"
 
-    def max_pool2d(self, problem, input, kernel_size, stride, padding, dilation, ceil_mode, index_dtype):
+    def max_pool2d(self, problem, input, kernel_size, stride, padding, dilation, ceil_mode, index_dtype, activation):
         return input[:, :, :: stride[0], :: stride[1]].contiguous(), input.new_empty(0, dtype=torch.uint8)
 
 

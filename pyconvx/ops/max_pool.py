@@ -125,26 +125,27 @@ class MaxPool2d(Operator):
         return (winners,) if activation == "none" else (winners, output[0])
 
     @staticmethod
-    def _winners(ctx):
-        saved = ctx.saved_tensors[0]
-        if ctx.remembered:
-            return saved
-        return max_pool2d(saved.detach(), *ctx.geometry, offset_dtype(ctx.geometry[0]), "none")[1]
-
-    @staticmethod
-    def _activated(ctx, grad):
-        """What the ReLU lets through of a gradient or tangent of the output, if there is one."""
-        grad = in_layout(grad, ctx.layout)
-        return relu_backward(grad, ctx.saved_tensors[1]) if len(ctx.saved_tensors) > 1 else grad
+    def _saved(ctx):
+        """The winners, and the output where a ReLU's mask is needed of it. To be asked once: what was saved may be
+        computed anew for it."""
+        saved, *output = ctx.saved_tensors
+        if not ctx.remembered:
+            saved = max_pool2d(saved.detach(), *ctx.geometry, offset_dtype(ctx.geometry[0]), "none")[1]
+        return saved, output
 
     def backward(self, ctx, grad, _):
         if not ctx.needs_input_grad[0]:
             return (None,)
-        return (max_pool2d_backward(self._activated(ctx, grad), self._winners(ctx), ctx.input_size, *ctx.geometry),)
+        winners, output = self._saved(ctx)
+        grad = in_layout(grad, ctx.layout)
+        if output:
+            grad = relu_backward(grad, *output)
+        return (max_pool2d_backward(grad, winners, ctx.input_size, *ctx.geometry),)
 
     def jvp(self, ctx, input_t):
-        tangent = max_pool2d_gather(in_layout(input_t, ctx.layout), self._winners(ctx), *ctx.geometry)
-        return self._activated(ctx, tangent), None
+        winners, output = self._saved(ctx)
+        tangent = max_pool2d_gather(in_layout(input_t, ctx.layout), winners, *ctx.geometry)
+        return relu_backward(in_layout(tangent, ctx.layout), *output) if output else tangent, None
 
     def vmap(self, info, in_dims, *args):
         return over_images(self, info, in_dims, *args)
