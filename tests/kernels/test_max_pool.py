@@ -75,10 +75,59 @@ def test_any_window(name, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("name", ["2x2", "3x3 stride 2", "dilated", "no tap inside"])
+@pytest.mark.parametrize("name", WINDOWS)
 def test_planes(name, dtype):
-    for index in INDICES:
-        Case(c=5, dtype=dtype, index=index, layout="nchw", **WINDOWS[name]).check()
+    """Rows of 5 planes in shared memory, and tiles that end within a plane."""
+    some = DTYPES.index(dtype) + len(name)
+    for i, index in enumerate(indices_of(WINDOWS[name])[some % 2 :: 2]):
+        case = Case(c=5, dtype=dtype, index=index, layout="nchw", relu=(some // 2 + i) % 4 == 1, **WINDOWS[name])
+        assert case.plan().family == "max_pool_rows"
+        case.check()
+        case.check(case.plan(tile=case.plan().candidates[(i + 1) % len(case.plan().candidates)].tile))
+
+
+@pytest.mark.parametrize("dtype, index", [(BF16, torch.uint8), (F32, torch.int64)], ids=str)
+def test_every_tile_of_planes(dtype, index):
+    for name in ("2x2", "3x3 stride 2", "dilated, ceil"):
+        case = Case(c=33, dtype=dtype, index=index, layout="nchw", **WINDOWS[name])
+        for candidate in case.plan().candidates:
+            case.check(case.plan(tile=candidate.tile))
+
+
+def test_planes_without_rows_in_shared_memory():
+    """Rows that are too long, strides that leave out most rows, and kernels that are compiled ahead of time."""
+    for sizes in (dict(n=1, h=3, w=9001, r=3, s=3, stride=(2, 2)), dict(n=1, h=41, w=8, r=2, s=2, stride=(9, 2))):
+        case = Case(c=2, dtype=BF16, layout="nchw", **sizes)
+        assert case.plan().family.removesuffix("_any") == "max_pool"
+        case.check()
+    case = Case(c=5, dtype=BF16, layout="nchw", **WINDOWS["3x3 stride 2"])
+    assert case.plan(ahead_of_time=True).family == "max_pool_any"
+    case.check(case.plan(ahead_of_time=True))
+
+
+@pytest.mark.parametrize("shift", [2, 6, 8, 14])
+def test_planes_at_any_address(shift):
+    """Tensors that begin between two pieces of 16 bytes, and end there; nothing around them is touched."""
+    case = Case(c=3, dtype=BF16, layout="nchw", **WINDOWS["3x3 stride 2"])
+
+    def shifted(tensor, shift):
+        size = tensor.element_size()
+        whole = torch.full((tensor.numel() + 32,), 77, dtype=tensor.dtype)
+        start = (-whole.data_ptr() % 16 + shift) // size
+        part = whole[start : start + tensor.numel()].view(tensor.shape)
+        part.copy_(tensor)
+        return part, whole
+
+    input, _ = shifted(case.input, shift)
+    output, around = shifted(case.pooled(), 16 - shift)
+    indices, around_indices = shifted(case.pooled(case.index), shift + 1)
+    before = around.clone(), around_indices.clone()
+    plan = case.plan(alignment=2)
+    run(plan, {"input": input, "output": output, "indices": indices})
+    for actual, expected in zip((output, indices), case.expected(), strict=True):
+        assert_same(actual, expected, case.problem)
+    output.fill_(-77.5), indices.fill_(77)
+    assert torch.equal(around, before[0]) and torch.equal(around_indices, before[1])
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -238,6 +287,14 @@ def test_the_end_of_a_tensor_beyond_31_bits(backward):
 # Faults, each of which the numbers or the checker must notice.
 
 FAULTS = {
+    "rows read before they are there": ("max_pool_rows.cuh", "    __syncthreads();\n\n", "\n"),
+    "outputs stored before they are there": ("max_pool_rows.cuh", "    __syncthreads();\n    output", "    output"),
+    "a row of planes too few": ("max_pool_rows.cuh", "args_.pad_top + extent,", "args_.pad_top + extent - 1,"),
+    "rows of the wrong plane": ("max_pool_rows.cuh", "plane * args_.h + h - top", "plane * args_.p + h - top"),
+    "the first row of planes does not win": ("max_pool_rows.cuh", "offer(row, h + r == 0)", "offer(row, false)"),
+    "columns left of planes": ("max_pool_rows.cuh", "static_cast<unsigned>(w + s) < static_cast<unsigned>", "w + s <"),
+    "a piece that two blocks share": ("run.cuh", "back = (lead_ + count_) % V > 0", "back = false"),
+    "a run's last piece left out": ("run.cuh", "if (back && ", "if (false && "),
     "last column not read": ("max_pool.cuh", "left_ + i < args_.w", "left_ + i < args_.w - 1"),
     "a tile read past the image": ("max_pool.cuh", "h >= 0 && h < args_.h", "h >= 0 && h <= args_.h"),
     "the first row inside does not win": ("max_pool.cuh", "offer(row[j], h == 0)", "offer(row[j], false)"),
@@ -265,8 +322,10 @@ def test_faults_are_noticed(fault, tmp_path, monkeypatch):
     header = headers / "pool" / file
     assert right in header.read_text(), f"{file} has no {right!r}: adapt the fault"
     header.write_text(header.read_text().replace(right, wrong))
-    case = Case(c=32, dtype=F16 if "f16" in fault else BF16, **CONSTANT["3x3 stride 2"])
-    checks = case.check_backward if file == "max_pool_backward.cuh" else case.check
-    plan = _C.plan_max_pool2d_backward if file == "max_pool_backward.cuh" else _C.plan_max_pool2d
+    planes = "rows" in file or file == "run.cuh"
+    sizes = dict(c=3, layout="nchw") if planes else dict(c=32)
+    case = Case(dtype=F16 if "f16" in fault else BF16, **sizes, **CONSTANT["3x3 stride 2"])
+    checks = case.check_backward if "backward" in file else case.check
+    plan = _C.plan_max_pool2d_backward if "backward" in file else _C.plan_max_pool2d
     with pytest.raises((AssertionError, emulator.EmulatorError)):
-        checks(plan=plan(case.problem, "a100", tile="4x2"), headers=headers)
+        checks(plan=plan(case.problem, "a100", tile="4x11" if planes else "4x2"), headers=headers)

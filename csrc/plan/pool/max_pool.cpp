@@ -2,6 +2,7 @@
 #include "plan/pool/max_pool.h"
 #include "../../../kernels/cuda/pool/arguments.cuh"
 #include "plan/conv_arguments.h"
+#include "plan/pool/bands.h"
 #include "plan/pool/sweep.h"
 
 #include <algorithm>
@@ -58,6 +59,12 @@ Kernel forward_kernel(const Variant& x) {
           "pool/max_pool.cuh"};
 }
 
+Kernel forward_rows_kernel(const Variant& x, int64_t size) {
+  return {text("pyconvx::max_pool_rows<", element_name(x.dtype), ", ", index_name(x.index), ", ", size, ", ",
+               size, x.relu ? ", true>" : ", false>"),
+          "pool/max_pool_rows.cuh"};
+}
+
 Kernel backward_kernel(const Variant& x) {
   const std::string types = text("<", element_name(x.dtype), ", ", index_name(x.index), ", ", x.vector, ", ");
   return {x.window.size ? text("pyconvx::max_pool_backward", types, x.window.size, ", ", x.window.size, ", ",
@@ -105,6 +112,7 @@ public:
   std::variant<LaunchPlan, Refusal> forward() {
     if (std::string sentence = refusal(); !sentence.empty()) return Refusal{sentence};
     if (images_ == 0) return plan_;
+    if (x_.layout == Layout::nchw && forward_rows()) return plan_;
     // Windows of a row: as many as have their indices exchanged, and at least two.
     const int64_t columns = lane_bytes() > 0 && lane_bytes() < 16 && kind_.vector == 16
                                 ? std::max<int64_t>(2, 16 / lane_bytes())
@@ -118,9 +126,7 @@ public:
     plan_.family = kind_.window.size ? "max_pool" : "max_pool_any";
     if (args.rows == 0) return Refusal{no_tile()};
     add(forward_kernel(kind_), args, ceil_div(x_.p(), args.rows), ceil_div(x_.q(), columns),
-        {{"input", offsetof(MaxPoolArguments, from), image_bytes()},
-         {"indices", offsetof(MaxPoolArguments, indices), pooled() * index_bytes(x_.index)},
-         {"output", offsetof(MaxPoolArguments, to), pooled() * bytes_}});
+        forward_buffers());
     return plan_;
   }
 
@@ -162,6 +168,38 @@ public:
   }
 
 private:
+  // Plans for rows of planes in shared memory. False where a row of outputs does not fit, or strides leave
+  // out so many rows that reading all of them would not do.
+  bool forward_rows() {
+    if (options_.ahead_of_time || skips_rows()) return false;
+    const BandChoice band =
+        choose_band(plan_, images_, x_.p(), x_.q(),
+                    {rows_under(x_.w * bytes_, x_.h, x_.p(), x_.stride_h, extent(x_.r, x_.dilation_h))},
+                    {rows_under(x_.q() * bytes_, x_.p(), x_.p(), 1, 1),
+                     rows_under(x_.q() * index_bytes(x_.index), x_.p(), x_.p(), 1, 1)},
+                    device_, options_.tile);
+    if (!band.rows) return false;
+    plan_.family = "max_pool_rows";
+    const bool constant =
+        x_.r == x_.s && (x_.r == 2 || x_.r == 3) && x_.dilation_h == 1 && x_.dilation_w == 1;
+    add_bands(plan_, forward_rows_kernel(kind_, constant ? x_.r : 0), arguments(), band, images_, x_.p(),
+              x_.q(), forward_buffers());
+    return true;
+  }
+
+  // Are there planes of so many places that their positions, and rows beyond them, have more than 31 bits, or
+  // rows that no window reads?
+  bool skips_rows() const {
+    return (x_.h + x_.pad_top + extent(x_.r, x_.dilation_h) + x_.stride_h) * (x_.w + x_.pad_left) >= kLimit ||
+           x_.stride_h > 2 * extent(x_.r, x_.dilation_h);
+  }
+
+  std::vector<SweptBuffer> forward_buffers() const {
+    return {{"input", offsetof(MaxPoolArguments, from), image_bytes()},
+            {"indices", offsetof(MaxPoolArguments, indices), pooled() * index_bytes(x_.index)},
+            {"output", offsetof(MaxPoolArguments, to), pooled() * bytes_}};
+  }
+
   std::string refusal_of_indexed() const {
     if (x_.index != IndexType::none) return refusal();
     return text(name_, ": indices are needed, got none; pass those that max_pool2d returned");

@@ -4,6 +4,7 @@
 // do the padded image and a window's extent; tensors may be larger.
 #pragma once
 
+#include "bands.cuh"
 #include "sweep.cuh"
 
 namespace pyconvx {
@@ -24,6 +25,7 @@ struct MaxPoolArguments {
 
   int rows;              // of windows that a thread walks down
   int exchange_indices;  // do neighbouring lanes, whose indices make up vectors, lie in one pixel?
+  Bands bands;           // where a block has rows of planes, instead of the sweep
   Sweep sweep;
 };
 

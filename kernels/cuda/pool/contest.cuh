@@ -85,6 +85,11 @@ __device__ inline void challenge(Rank<Element>& best, Code& code, Rank<Element> 
     ptx::challenge_f32(best, code, x, tap, first);
 }
 
+// Of a window that begins at `origin`, the first tap that is not before the image.
+__device__ inline int first_tap(int origin, const Division& by_dilation) {
+  return origin >= 0 ? 0 : by_dilation(by_dilation.divisor - 1 - origin);
+}
+
 // The contests of V neighbouring channels. A winner's code is what the caller gives its tap.
 template <class Element, int V, class Code, bool CODED>
 struct Contest {

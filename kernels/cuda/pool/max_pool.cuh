@@ -229,11 +229,6 @@ private:
     }
   }
 
-  // Of a window that begins at `origin`, the first tap that is not before the image.
-  __device__ static int first_tap(int origin, const Division& by_dilation) {
-    return origin >= 0 ? 0 : by_dilation(by_dilation.divisor - 1 - origin);
-  }
-
   const MaxPoolArguments& args_;
   Results results_;
 };

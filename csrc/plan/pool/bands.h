@@ -1,0 +1,110 @@
+// Launches whose blocks own rows of planes; see kernels/cuda/pool/bands.cuh.
+#pragma once
+
+#include "../../../kernels/cuda/pool/bands.cuh"
+#include "plan/pool/sweep.h"
+
+#include <functional>
+#include <optional>
+
+namespace pyconvx {
+
+constexpr int kBandThreads = 256;             // of a block
+constexpr int64_t kMostBandBytes = 48 << 10;  // of shared memory, which every chip gives a block unasked
+
+// A run that a block has in shared memory.
+struct BandRun {
+  int64_t row_bytes;
+  // How many rows, at most, for so many rows of what the block owns that begin in one plane and end in the
+  // `planes`-th from it.
+  std::function<int64_t(int64_t owned, int64_t planes)> rows;
+};
+
+// Rows that a block reads where row p of a plane needs `extent` rows from p step + constant on.
+inline BandRun rows_under(int64_t row_bytes, int64_t image_rows, int64_t owned_in_image, int64_t step,
+                          int64_t extent) {
+  return {row_bytes, [=](int64_t owned, int64_t planes) {
+            const int64_t between = std::max<int64_t>(0, image_rows - owned_in_image * step);
+            return std::min((owned - 1) * step + extent + planes * between, (planes + 1) * image_rows);
+          }};
+}
+
+struct BandChoice {
+  int64_t rows = 0;  // 0: no band fits, or none is the tile that was asked for
+  int64_t starts[3] = {};
+  int64_t shared_bytes = 0;
+};
+
+// How many rows a block has. More of them share more of what they read, and leave fewer blocks. The model:
+// memory is busy while each SM has 32 KB on their way, of which every block asks for what it reads; and a
+// block, which reads, waits, computes and writes, takes 2000 clocks at least. Bands whose runs begin at
+// multiples of 16 bytes have no pieces that two blocks share. Candidates are added to the plan.
+inline BandChoice choose_band(LaunchPlan& plan, int64_t images, int64_t rows, int64_t columns,
+                              const std::vector<BandRun>& read, const std::vector<BandRun>& written,
+                              const Device& device, const std::string& tile) {
+  BandChoice best;
+  double least = 0;
+  std::vector<int64_t> counts;
+  for (int64_t count = 1; count < rows; count *= 2) counts.push_back(count);
+  for (int64_t planes = 1; planes == 1 || planes <= images; planes *= 2) counts.push_back(rows * planes);
+  for (int64_t count : counts) {
+    const int64_t planes = count % rows == 0 ? count / rows - 1 : rows % count == 0 ? 0 : 1;
+    BandChoice choice{count, {}, 0};
+    double in = 0, out = 0;
+    int run = 0;
+    const auto place = [&](const BandRun& each) {
+      const int64_t bytes = each.rows(count, planes) * each.row_bytes;
+      choice.starts[run++] = choice.shared_bytes;
+      choice.shared_bytes += ceil_div(bytes + 15, 16) * 16;
+      return static_cast<double>(bytes);
+    };
+    for (const BandRun& each : read) in += place(each);
+    for (const BandRun& each : written) {
+      out += place(each);
+      if (count * each.row_bytes % 16) out += 64;
+    }
+    if (choice.shared_bytes > kMostBandBytes) break;
+    const int64_t resident = std::min<int64_t>(device.shared_per_sm / (choice.shared_bytes + 1024),
+                                               device.threads_per_sm / kBandThreads);
+    const double blocks = static_cast<double>(ceil_div(images * rows, count));
+    const double waves = blocks / static_cast<double>(resident * device.sms);
+    const double busy = std::min(1.0, in * static_cast<double>(resident) * std::min(1.0, waves) / (32 << 10));
+    constexpr double kBytesPerClock = 14;  // from DRAM, for each SM, within a fifth of every chip's
+    const Candidate candidate{
+        text(count, "x", columns), static_cast<int>(resident), waves,
+        std::max(blocks * (in + out) / (device.sms * kBytesPerClock) / busy, waves * 2000)};
+    plan.candidates.push_back(candidate);
+    if (tile.empty() ? best.rows && candidate.clocks >= least : candidate.tile != tile) continue;
+    best = choice, least = candidate.clocks;
+    plan.tile = candidate.tile;
+  }
+  return best;
+}
+
+// Adds the launches: one, or where planes have 2^31 rows or more several. Arguments have a member `bands`.
+template <class Arguments>
+void add_bands(LaunchPlan& plan, const Kernel& kernel, Arguments args, const BandChoice& choice,
+               int64_t images, int64_t rows, int64_t columns, const std::vector<SweptBuffer>& buffers) {
+  const auto narrow = [](int64_t size) { return static_cast<int>(size); };
+  const int64_t most_images = std::max<int64_t>(1, kMostSwept / rows);
+  args.bands.rows = narrow(choice.rows);
+  args.bands.second = narrow(choice.starts[1]), args.bands.third = narrow(choice.starts[2]);
+  args.bands.by_rows = division_by(static_cast<unsigned>(rows));
+  args.bands.by_columns = division_by(static_cast<unsigned>(columns));
+  for (int64_t image = 0; image < images; image += most_images) {
+    args.bands.images = narrow(std::min(most_images, images - image));
+    args.bands.all_rows = narrow(args.bands.images * rows);
+    Launch launch{kernel.name,
+                  kernel.header,
+                  {ceil_div(args.bands.all_rows, choice.rows), 1, 1},
+                  kBandThreads,
+                  narrow(choice.shared_bytes),
+                  bytes_of(args),
+                  {}};
+    for (const SweptBuffer& buffer : buffers)
+      launch.pointers.push_back({buffer.buffer, buffer.at, image * buffer.image_bytes});
+    plan.launches.push_back(std::move(launch));
+  }
+}
+
+}  // namespace pyconvx
