@@ -260,18 +260,19 @@ void bind_conv2d_problem(py::module_& m) {
       "stride and dilation are (vertical, horizontal), padding is (top, bottom, left, right); pass_ is the "
       "pass.\n"
       "The sizes are those of fprop in every pass: input N x C x H x W, output N x K x P x Q.");
-  type.def(py::init([](int64_t n, int64_t c, int64_t h, int64_t w, int64_t k, int64_t r, int64_t s,
-                       Pair stride, Padding padding, Pair dilation, int64_t groups, DType dtype,
-                       Layout layout, Pass pass, bool bias, bool residual, Activation activation) {
-             return Conv2dProblem{n,          c,           h,           w,          k,          r,
-                                  s,          stride[0],   stride[1],   padding[0], padding[1], padding[2],
-                                  padding[3], dilation[0], dilation[1], groups,     dtype,      layout,
-                                  pass,       bias,        residual,    activation};
-           }),
-           py::kw_only(), "n"_a, "c"_a, "h"_a, "w"_a, "k"_a, "r"_a, "s"_a, "stride"_a = Pair{1, 1},
-           "padding"_a = Padding{}, "dilation"_a = Pair{1, 1}, "groups"_a = 1, "dtype"_a = DType::f32,
-           "layout"_a = Layout::nchw, "pass_"_a = Pass::fprop, "bias"_a = false, "residual"_a = false,
-           "activation"_a = Activation::none);
+  type.def(
+      py::init([](int64_t n, int64_t c, int64_t h, int64_t w, int64_t k, int64_t r, int64_t s, Pair stride,
+                  Padding padding, Pair dilation, int64_t groups, DType dtype, Layout layout, Pass pass,
+                  bool bias, bool residual, Activation activation, bool masked) {
+        return Conv2dProblem{n,          c,           h,           w,          k,          r,
+                             s,          stride[0],   stride[1],   padding[0], padding[1], padding[2],
+                             padding[3], dilation[0], dilation[1], groups,     dtype,      layout,
+                             pass,       bias,        residual,    activation, masked};
+      }),
+      py::kw_only(), "n"_a, "c"_a, "h"_a, "w"_a, "k"_a, "r"_a, "s"_a, "stride"_a = Pair{1, 1},
+      "padding"_a = Padding{}, "dilation"_a = Pair{1, 1}, "groups"_a = 1, "dtype"_a = DType::f32,
+      "layout"_a = Layout::nchw, "pass_"_a = Pass::fprop, "bias"_a = false, "residual"_a = false,
+      "activation"_a = Activation::none, "masked"_a = false);
   bind_common(type);
   type.def_readonly("k", &Conv2dProblem::k)
       .def_readonly("groups", &Conv2dProblem::groups)
@@ -279,6 +280,8 @@ void bind_conv2d_problem(py::module_& m) {
       .def_readonly("bias", &Conv2dProblem::bias)
       .def_readonly("residual", &Conv2dProblem::residual)
       .def_readonly("activation", &Conv2dProblem::activation)
+      .def_readonly("masked", &Conv2dProblem::masked,
+                    "Does the gradient count only where the output of a ReLU is not <= 0?")
       .def_property_readonly("p", valid_p<Conv2dProblem>, "Output rows.")
       .def_property_readonly("q", valid_q<Conv2dProblem>, "Output columns.")
       .def_property_readonly(

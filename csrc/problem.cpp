@@ -213,13 +213,21 @@ std::string Conv2dProblem::refusal() const {
       },
       [&] { return window_refusal(op, *this); },
       [&] { return size_refusal(op, "the output", n, k, p(), q()); },
-      [&] { return size_refusal(op, "the weight", k, c / groups, r, s); });
+      [&] { return size_refusal(op, "the weight", k, c / groups, r, s); },
+      [&] {
+        return masked && pass == Pass::fprop
+                   ? text(op,
+                          ": only a gradient is masked, and fprop has none; use pass dgrad or wgrad, or an "
+                          "activation")
+                   : std::string();
+      });
 }
 
 std::string Conv2dProblem::str() const {
   return text("conv2d ", name(pass), " n", n, " c", c, " h", h, " w", w, " k", k, " ", geometry_text(*this),
               " groups ", groups, " ", name(dtype), " ", name(layout), bias ? " +bias" : "",
-              residual ? " +residual" : "", activation == Activation::relu ? " relu" : "");
+              residual ? " +residual" : "", activation == Activation::relu ? " relu" : "",
+              masked ? " masked" : "");
 }
 
 int64_t Pool2dProblem::p() const {

@@ -49,6 +49,7 @@ struct Conv2dProblem {
   bool bias;
   bool residual;
   Activation activation;
+  bool masked;  // by the output of a ReLU: dgrad and wgrad of a gradient that counts where it is not <= 0
 
   int64_t p() const;
   int64_t q() const;
@@ -58,7 +59,7 @@ struct Conv2dProblem {
 
   auto fields() const {
     return std::tie(n, c, h, w, k, r, s, stride_h, stride_w, pad_top, pad_bottom, pad_left, pad_right,
-                    dilation_h, dilation_w, groups, dtype, layout, pass, bias, residual, activation);
+                    dilation_h, dilation_w, groups, dtype, layout, pass, bias, residual, activation, masked);
   }
 };
 

@@ -1,6 +1,7 @@
 #include "plan/builder.h"
 
 #include "plan/conv_arguments.h"
+#include "plan/residual/elementwise.h"
 
 #include <algorithm>
 
@@ -29,8 +30,9 @@ std::string PlanBuilder::buffer(const std::string& tensor) const {
 void PlanBuilder::to_channels_last(const std::string& tensor, int64_t batches, int64_t channels,
                                    int64_t pixels) {
   if (!is_transposed(channels, pixels)) return;
+  const std::string from = buffer(tensor);
   replace(tensor, batches * channels * pixels);
-  transpose(tensor, buffer(tensor), batches, channels, pixels);
+  transpose(from, buffer(tensor), batches, channels, pixels);
 }
 
 void PlanBuilder::replace_output(const std::string& tensor, int64_t batches, int64_t channels,
@@ -43,14 +45,22 @@ void PlanBuilder::from_channels_last(const std::string& tensor, int64_t batches,
   if (is_transposed(channels, pixels)) transpose(buffer(tensor), tensor, batches, pixels, channels);
 }
 
+void PlanBuilder::write_masked(const std::string& gradient, DType dtype, int64_t elements, int alignment) {
+  const std::string from = buffer(gradient), to = "masked_" + gradient;
+  replaced_.insert(replaced_.begin(), {gradient, to});
+  plan.workspaces.push_back({to, elements * bytes_});
+  add_elementwise(plan.launches, "relu_backward", {elements, dtype, Activation::relu}, alignment, "",
+                  {from, "relu_output", to, ""});
+}
+
 // A tensor of one row or one column is the same in both layouts.
 bool PlanBuilder::is_transposed(int64_t rows, int64_t columns) const {
   return layout_ == Layout::nchw && rows > 1 && columns > 1;
 }
 
 void PlanBuilder::replace(const std::string& tensor, int64_t elements) {
-  replaced_.push_back({tensor, "nhwc_" + tensor});
-  plan.workspaces.push_back({replaced_.back().second, elements * bytes_});
+  replaced_.insert(replaced_.begin(), {tensor, "nhwc_" + tensor});  // hides what replaced it before
+  plan.workspaces.push_back({replaced_.front().second, elements * bytes_});
 }
 
 void PlanBuilder::transpose(const std::string& from, const std::string& to, int64_t batches, int64_t rows,

@@ -26,6 +26,11 @@ public:
   void replace_output(const std::string& tensor, int64_t batches, int64_t channels, int64_t pixels);
   void from_channels_last(const std::string& tensor, int64_t batches, int64_t channels, int64_t pixels);
 
+  // A gradient that counts only where "relu_output", laid out like it, is not <= 0, for kernels that cannot
+  // mask what they load: relu_backward writes it, masked, to a workspace before the launches that are added
+  // from here on.
+  void write_masked(const std::string& gradient, DType, int64_t elements, int alignment);
+
 private:
   bool is_transposed(int64_t rows, int64_t columns) const;
   void replace(const std::string& tensor, int64_t elements);

@@ -110,15 +110,15 @@ std::variant<LaunchPlan, Refusal> plan_relu_backward(const ElementwiseProblem&, 
 std::variant<LaunchPlan, Refusal> plan_relu_backward_mask(const ElementwiseProblem&, const Device&,
                                                           const PlanOptions& = {});
 
-// Of problems whose pass is dgrad. Their tensors are "grad_output", "filter" and "grad_input"; of
-// conv_transpose2d, "input", "filter", "bias" and "output".
+// Of problems whose pass is dgrad. Their tensors are "grad_output", "filter" and "grad_input", and if the
+// problem is masked, "relu_output"; of conv_transpose2d, "input", "filter", "bias" and "output".
 std::variant<LaunchPlan, Refusal> plan_conv2d_dgrad(const Conv2dProblem&, const Device&,
                                                     const PlanOptions& = {});
 std::variant<LaunchPlan, Refusal> plan_conv_transpose2d(const Conv2dProblem&, const Device&,
                                                         const PlanOptions& = {});
 
 // Of problems whose pass is wgrad: "grad_output", "input", "grad_weight" and, where the problem has one,
-// "grad_bias".
+// "grad_bias"; if it is masked, "relu_output".
 std::variant<LaunchPlan, Refusal> plan_conv2d_wgrad(const Conv2dProblem&, const Device&,
                                                     const PlanOptions& = {});
 

@@ -57,6 +57,9 @@ std::string device_refusal(const Conv2dProblem& x, const Device& device, const P
     return text("conv2d: the CUDA kernels use cp.async and m16n8k16, which need compute capability 8.0, and ",
                 device.name, " has ", device.capability / 10, ".", device.capability % 10,
                 "; use another backend on it");
+  if (x.masked && options.ahead_of_time)
+    return text("conv2d: nvcc compiles no kernel that masks a gradient ahead of time; mask it with "
+                "relu_backward, or use backend cupy, which compiles kernels when they are needed");
   return size_limit(x);
 }
 

@@ -56,7 +56,7 @@ std::vector<Axis> axes(int64_t size, int64_t taps, int64_t stride, int64_t pad, 
 // The convolution that computes a class.
 Conv2dProblem convolution(const Conv2dProblem& x, const Axis& vertical, const Axis& horizontal) {
   Conv2dProblem y = x;
-  y.pass = Pass::fprop;
+  y.pass = Pass::fprop, y.masked = false;
   y.c = x.k, y.k = x.c;
   y.h = x.p(), y.w = x.q();
   // Where no tap reaches, only the size of the result matters.
@@ -90,6 +90,8 @@ public:
   std::variant<LaunchPlan, Refusal> run() {
     LaunchPlan& plan = builder_.plan;
     if (x_.n == 0) return plan;
+    if (x_.masked)
+      builder_.write_masked(operands_.input, x_.dtype, x_.n * x_.k * x_.p() * x_.q(), options_.alignment);
     builder_.to_channels_last(operands_.input, x_.n, x_.k, x_.p() * x_.q());
     builder_.replace_output(operands_.output, x_.n, x_.c, x_.h * x_.w);
     const std::string sentence = too_many_classes() ? plain() : by_classes();

@@ -29,6 +29,10 @@ class Backend:
     why_by_request: str = ""
     """The reason, which is told where its devices' tensors go elsewhere; empty if nobody would expect it to run."""
 
+    masks_gradients: bool = False
+    """Whether its gradients of a convolution with a ReLU apply the ReLU's mask while they load the output's gradient,
+    so that it is not written once more."""
+
     def unavailable(self) -> str | None:
         """Return None if the backend works in this process, else the sentence that says what is missing."""
         return None
@@ -145,6 +149,23 @@ def runs_on_ours(operation: str, problem: Any, device: torch.device) -> bool:
         return choose(operation, problem, device)[0].name != "aten"
     except BackendRefusal:
         return False
+
+
+_masking: dict[Any, bool] = {}
+choices.append(_masking)
+
+
+def masks_gradients(problem: Any, device: torch.device) -> bool:
+    """Return whether the backend that would run ``conv2d_dgrad_relu`` masks what it loads; ``problem`` is any such
+    call's, and what was found for one counts for all of a device."""
+    found = _masking.get(device)
+    if found is None:
+        try:
+            found = choose("conv2d_dgrad_relu", problem, device)[0].masks_gradients
+        except BackendRefusal:
+            found = False
+        _masking[device] = found
+    return found
 
 
 def _register_all() -> None:

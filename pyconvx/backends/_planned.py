@@ -22,7 +22,10 @@ _MAX_PLANS = 4096
 
 
 class Planned(Backend):
-    """Base of the backends of kernels/cuda. An operation has kernels if ``_C`` has a ``plan_<operation>``."""
+    """Base of the backends of kernels/cuda. An operation has kernels if ``_C`` has a ``plan_<operation>``; that of a
+    gradient with a ReLU's mask is the plan of the gradient, whose problem says that it is masked."""
+
+    masks_gradients = True
 
     plan_options: ClassVar[dict[str, Any]] = {}
     """What every plan is made with beside the problem, the chip, the alignment and TF32."""
@@ -52,7 +55,7 @@ class Planned(Backend):
     # What follows from it.
 
     def can_run(self, operation: str, problem: Any, device: torch.device) -> str | None:
-        if not (hasattr(_C, f"plan_{operation}") and hasattr(self, operation)):
+        if not (hasattr(_C, _planner(operation)) and hasattr(self, operation)):
             return f"there is no CUDA kernel of {operation} yet"
         try:
             self.plan(operation, problem, device)
@@ -70,7 +73,7 @@ class Planned(Backend):
             options = dict(self.plan_options, alignment=alignment)
             if operation.startswith("conv"):
                 options["tf32"] = self.tf32()
-            plan = getattr(_C, f"plan_{operation}")(problem, chip, **options)
+            plan = getattr(_C, _planner(operation))(problem, chip, **options)
             if len(self._plans) >= _MAX_PLANS:  # shapes without end: start over rather than grow without bound
                 self._plans.clear()
             self._plans[key] = plan
@@ -101,29 +104,37 @@ class Planned(Backend):
             self._compute("conv2d", problem, tensors)
         return output
 
-    def conv2d_dgrad(self, problem, grad_output, weight, *geometry):
+    def conv2d_dgrad(self, problem, grad_output, weight, *geometry, relu_output=None):
         grad_input = _blank(grad_output, (problem.n, problem.c, problem.h, problem.w), problem)
         if grad_input.numel():
             tensors = {
                 "grad_output": dense(grad_output, problem),
+                "relu_output": None if relu_output is None else dense(relu_output, problem),
                 "filter": dense(weight, problem),
                 "grad_input": grad_input,
             }
             self._compute("conv2d_dgrad", problem, tensors)
         return grad_input
 
-    def conv2d_wgrad(self, problem, grad_output, input, *geometry):
+    def conv2d_wgrad(self, problem, grad_output, input, *geometry, relu_output=None):
         shape = (problem.k, problem.c // problem.groups, problem.r, problem.s)
         grad_weight = _blank(input, shape, problem)
         grad_bias = input.new_empty((problem.k if problem.bias else 0,))
         tensors = {
             "grad_output": dense(grad_output, problem) if problem.n else None,
+            "relu_output": dense(relu_output, problem) if problem.n and relu_output is not None else None,
             "input": dense(input, problem) if problem.n else None,
             "grad_weight": grad_weight,
             "grad_bias": grad_bias if problem.bias else None,
         }
         self._compute("conv2d_wgrad", problem, tensors)
         return grad_weight, grad_bias
+
+    def conv2d_dgrad_relu(self, problem, grad_output, relu_output, *arguments):
+        return self.conv2d_dgrad(problem, grad_output, *arguments, relu_output=relu_output)
+
+    def conv2d_wgrad_relu(self, problem, grad_output, relu_output, *arguments):
+        return self.conv2d_wgrad(problem, grad_output, *arguments, relu_output=relu_output)
 
     def conv_transpose2d(self, problem, input, weight, bias, stride, padding, output_padding, dilation, groups):
         output = _blank(input, (problem.n, problem.c, problem.h, problem.w), problem)
@@ -236,6 +247,10 @@ class Planned(Backend):
         if like.numel():
             laid_out: dict[str, Tensor | None] = {name: in_strides(tensor, like) for name, tensor in tensors.items()}
             self._compute(operation, problem, {**laid_out, "mask": mask})
+
+
+def _planner(operation: str) -> str:
+    return f"plan_{operation.removesuffix('_relu')}"
 
 
 def _blank(like: Tensor, shape: tuple[int, ...], problem: Any, dtype: torch.dtype | None = None) -> Tensor:

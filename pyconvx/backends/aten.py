@@ -48,6 +48,11 @@ def _strides(shape: torch.Size, layout: torch.memory_format) -> tuple[int, ...]:
     return (c * h * w, h * w, w, 1) if layout is torch.contiguous_format else (c * h * w, 1, c * w, c)
 
 
+def _masked(grad_output: Tensor, output: Tensor) -> Tensor:
+    """Return the gradient where a ReLU's output lets it pass, in the output's strides."""
+    return torch.where(output <= 0, grad_output.new_zeros(()), grad_output, out=torch.empty_like(output))
+
+
 def is_symmetric(padding: Any) -> bool:
     return padding[0] == padding[1] and padding[2] == padding[3]
 
@@ -119,6 +124,12 @@ class Aten(Backend):
         )
         return dense(grad_weight, problem), grad_bias if bias else input.new_empty((0,))
 
+    def conv2d_dgrad_relu(self, problem, grad_output, relu_output, weight, *geometry):
+        return self.conv2d_dgrad(problem, _masked(grad_output, relu_output), weight, *geometry)
+
+    def conv2d_wgrad_relu(self, problem, grad_output, relu_output, input, *geometry):
+        return self.conv2d_wgrad(problem, _masked(grad_output, relu_output), input, *geometry)
+
     def conv_transpose2d(self, problem, input, weight, bias, stride, padding, output_padding, dilation, groups):
         crop = None if is_symmetric(padding) else padding
         pads = (0, 0) if crop else padding[::2]
@@ -186,7 +197,7 @@ class Aten(Backend):
         return output.relu_() if activation == "relu" else output
 
     def relu_backward(self, problem, grad_output, output):
-        return torch.where(output <= 0, grad_output.new_zeros(()), grad_output, out=torch.empty_like(output))
+        return _masked(grad_output, output)
 
     def residual_add_mask(self, problem, x, residual):
         output = self.residual_add(problem, x, residual, "relu")

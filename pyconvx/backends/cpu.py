@@ -18,7 +18,9 @@ from .aten import Aten, convolve, dense, in_strides, result_layout
 
 _KERNELS = _C.cpu
 _ZERO = (0, 0)
-_CONVOLUTIONS = ("conv2d", "conv2d_dgrad", "conv2d_wgrad", "conv_transpose2d")
+_CONVOLUTIONS = (
+    "conv2d", "conv2d_dgrad", "conv2d_dgrad_relu", "conv2d_wgrad", "conv2d_wgrad_relu", "conv_transpose2d",
+)  # fmt: skip
 
 
 def _native_dtypes() -> frozenset[torch.dtype]:

@@ -21,6 +21,7 @@ class Cuda(OnDevice):
     name = "cuda"
     summary = "the CUDA kernels, compiled when pyconvx was built"
     plan_options: ClassVar = {"ahead_of_time": True}
+    masks_gradients = False  # there would be twice as many kernels to compile
 
     def unavailable(self) -> str | None:
         if _KERNELS is None:

@@ -1,4 +1,6 @@
-"""Convolution and its two gradients: ``pyconvx::conv2d`` (fprop), ``conv2d_dgrad`` and ``conv2d_wgrad``.
+"""Convolution and its two gradients: ``pyconvx::conv2d`` (fprop), ``conv2d_dgrad`` and ``conv2d_wgrad``; and
+``conv2d_dgrad_relu`` and ``conv2d_wgrad_relu``, the gradients of a convolution with a ReLU, which take its output and
+do what ``relu_backward`` and the gradient would do, without a masked gradient in between.
 
 With x the input (N, C, H, W), w the filters (K, C/groups, R, S) and y the output (N, K, P, Q), for groups = 1::
 
@@ -12,12 +14,12 @@ order need nothing else. Padding is (top, bottom, left, right) throughout.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from .. import _C
+from .. import _C, backends
 from .._problem import ACTIVATIONS, DTYPES, LAYOUTS
 from ._checks import check_choice, check_operand, check_size, describe, refuse
 from ._layout import empty, in_layout, layout_of
@@ -93,15 +95,25 @@ class Conv2d(Operator):
     def backward(self, ctx, grad):
         input, weight, output = ctx.saved_tensors
         needs_input, needs_weight, needs_bias, needs_residual = ctx.needs_input_grad[:4]
-        if output is not None:
-            grad = relu_backward(grad, output)
+        # Of the gradient's size, relu_backward and both passes move five tensors, and passes that mask what they load
+        # four; but six with the masked gradient that is the residual's, where passes that read that one move five.
+        if output is not None and (needs_residual or not (needs_input or needs_weight) or not _masks(grad.device)):
+            grad, output = relu_backward(grad, output), None
         # A gradient may come in any layout, and the passes take their own from their operands.
         grad = in_layout(grad, layout_of(input, weight))
         grad_input = grad_weight = grad_bias = None
         if needs_input:
-            grad_input = conv2d_dgrad(grad, weight, tuple(input.shape[2:]), *ctx.geometry)
+            size = tuple(input.shape[2:])
+            if output is None:
+                grad_input = conv2d_dgrad(grad, weight, size, *ctx.geometry)
+            else:
+                grad_input = conv2d_dgrad_relu(grad, output, weight, size, *ctx.geometry)
         if needs_weight:
-            grad_weight, grad_bias = conv2d_wgrad(grad, input, tuple(weight.shape[2:]), *ctx.geometry, needs_bias)
+            options = (tuple(weight.shape[2:]), *ctx.geometry, needs_bias)
+            if output is None:
+                grad_weight, grad_bias = conv2d_wgrad(grad, input, *options)
+            else:
+                grad_weight, grad_bias = conv2d_wgrad_relu(grad, output, input, *options)
         elif needs_bias:
             grad_bias = grad.sum((0, 2, 3))
         return grad_input, grad_weight, grad_bias if needs_bias else None, grad if needs_residual else None
@@ -142,6 +154,7 @@ class Conv2dDgrad(Operator):
         "SymInt[2] dilation, SymInt groups) -> Tensor"
     )
     tensors = 2
+    masked: ClassVar[bool] = False
 
     def check(self, grad_output, weight, input_size, stride, padding, dilation, groups):
         check_operand(self.name, "grad_output", grad_output, 4)
@@ -154,7 +167,7 @@ class Conv2dDgrad(Operator):
         shape = self._input_shape(grad_output, weight, input_size, groups)
         problem = conv_problem(
             self.name, grad_output, layout_of(grad_output, weight), shape, weight.shape[0], weight.shape[2:], stride,
-            padding, dilation, groups, pass_=_C.Pass.dgrad,
+            padding, dilation, groups, pass_=_C.Pass.dgrad, masked=self.masked,
         )  # fmt: skip
         expected = (*grad_output.shape[:2], problem.p, problem.q)
         check_size(self.name, "grad_output", grad_output, expected, "the output of an input of that size")
@@ -210,6 +223,7 @@ class Conv2dWgrad(Operator):
         "SymInt[2] dilation, SymInt groups, bool bias) -> (Tensor, Tensor)"
     )
     tensors = 2
+    masked: ClassVar[bool] = False
 
     def check(self, grad_output, input, filter_size, stride, padding, dilation, groups, bias):
         check_operand(self.name, "input", input, 4)
@@ -218,7 +232,7 @@ class Conv2dWgrad(Operator):
     def problem(self, grad_output, input, filter_size, stride, padding, dilation, groups, bias):
         problem = conv_problem(
             self.name, input, layout_of(grad_output, input), input.shape, grad_output.shape[1], filter_size, stride,
-            padding, dilation, groups, bias=bias, pass_=_C.Pass.wgrad,
+            padding, dilation, groups, bias=bias, pass_=_C.Pass.wgrad, masked=self.masked,
         )  # fmt: skip
         expected = (input.shape[0], grad_output.shape[1], problem.p, problem.q)
         check_size(self.name, "grad_output", grad_output, expected, "the output of an input of that size")
@@ -269,6 +283,149 @@ class Conv2dWgrad(Operator):
         return (out_of_images(grad_weight, info.batch_size), out_of_images(grad_bias, info.batch_size)), (0, 0)
 
 
+def _check_mask(name: str, grad_output: Tensor, relu_output: Tensor) -> None:
+    check_operand(name, "relu_output", relu_output, 4, like=grad_output)
+    check_size(name, "relu_output", relu_output, grad_output.shape, "the shape of grad_output")
+
+
+class Conv2dDgradRelu(Conv2dDgrad):
+    """dgrad of relu_backward(grad_output, relu_output)."""
+
+    schema = (
+        "conv2d_dgrad_relu(Tensor grad_output, Tensor relu_output, Tensor weight, SymInt[2] input_size, "
+        "SymInt[2] stride, SymInt[4] padding, SymInt[2] dilation, SymInt groups) -> Tensor"
+    )
+    tensors = 3
+    masked = True
+
+    def check(self, grad_output, relu_output, *arguments):
+        super().check(grad_output, *arguments)
+        _check_mask(self.name, grad_output, relu_output)
+
+    def problem(self, grad_output, relu_output, *arguments):
+        return super().problem(grad_output, *arguments)
+
+    def fake(self, grad_output, relu_output, *arguments):
+        return super().fake(grad_output, *arguments)
+
+    def save(self, ctx, inputs, output):
+        grad_output, relu_output, weight, ctx.input_size, *ctx.geometry = inputs
+        return grad_output, relu_output, weight
+
+    def backward(self, ctx, grad):
+        grad_output, relu_output, weight = ctx.saved_tensors
+        grad = in_layout(grad, layout_of(grad_output, weight))
+        by_output = by_weight = None
+        if ctx.needs_input_grad[0]:
+            by_output = relu_backward(conv2d(grad, weight, None, None, *ctx.geometry, "none"), relu_output)
+        if ctx.needs_input_grad[2]:
+            options = (tuple(weight.shape[2:]), *ctx.geometry, False)
+            by_weight = conv2d_wgrad_relu(grad_output, relu_output, grad, *options)[0]
+        return by_output, None, by_weight
+
+    def jvp(self, ctx, grad_output_t, relu_output_t, weight_t):
+        grad_output, relu_output, weight = ctx.saved_tensors
+        tangent: Any = None
+        if grad_output_t is not None:
+            tangent = conv2d_dgrad_relu(grad_output_t, relu_output, weight, ctx.input_size, *ctx.geometry)
+        if weight_t is not None:
+            by_weight = conv2d_dgrad_relu(grad_output, relu_output, weight_t, ctx.input_size, *ctx.geometry)
+            tangent = add(tangent, by_weight)
+        if tangent is None:
+            tangent = grad_output.new_zeros(self._input_shape(grad_output, weight, ctx.input_size, ctx.geometry[3]))
+        return in_layout(tangent, layout_of(grad_output, weight))
+
+    def vmap(self, info, in_dims, grad_output, relu_output, weight, *options):
+        if in_dims[2] is None:
+            pair = batch_in_front(info.batch_size, in_dims[:2], (grad_output, relu_output))
+            return out_of_images(conv2d_dgrad_relu(*map(into_images, pair), weight, *options), info.batch_size), 0
+        grad_output, relu_output, weight = batch_in_front(
+            info.batch_size, in_dims[:3], (grad_output, relu_output, weight)
+        )
+        *geometry, groups = options
+        grad_input = conv2d_dgrad_relu(
+            into_channels(grad_output), into_channels(relu_output), into_images(weight), *geometry,
+            groups * info.batch_size,
+        )  # fmt: skip
+        return out_of_channels(grad_input, info.batch_size), 0
+
+
+class Conv2dWgradRelu(Conv2dWgrad):
+    """wgrad of relu_backward(grad_output, relu_output)."""
+
+    schema = (
+        "conv2d_wgrad_relu(Tensor grad_output, Tensor relu_output, Tensor input, SymInt[2] filter_size, "
+        "SymInt[2] stride, SymInt[4] padding, SymInt[2] dilation, SymInt groups, bool bias) -> (Tensor, Tensor)"
+    )
+    tensors = 3
+    masked = True
+
+    def check(self, grad_output, relu_output, *arguments):
+        super().check(grad_output, *arguments)
+        _check_mask(self.name, grad_output, relu_output)
+
+    def problem(self, grad_output, relu_output, *arguments):
+        return super().problem(grad_output, *arguments)
+
+    def fake(self, grad_output, relu_output, *arguments):
+        return super().fake(grad_output, *arguments)
+
+    def save(self, ctx, inputs, output):
+        grad_output, relu_output, *others = inputs
+        grad_output, input = super().save(ctx, (grad_output, *others), output)
+        return grad_output, relu_output, input
+
+    def backward(self, ctx, grad_weight, grad_bias):
+        grad_output, relu_output, input = ctx.saved_tensors
+        layout = layout_of(grad_output, input)
+        by_output = by_input = None
+        if grad_weight is not None:
+            grad_weight = in_layout(grad_weight, layout)
+            if ctx.needs_input_grad[0]:
+                by_output = conv2d(input, grad_weight, None, None, *ctx.geometry, "none")
+            if ctx.needs_input_grad[2]:
+                size = tuple(input.shape[2:])
+                by_input = conv2d_dgrad_relu(grad_output, relu_output, grad_weight, size, *ctx.geometry)
+        if ctx.bias and grad_bias is not None and ctx.needs_input_grad[0]:
+            by_output = add(by_output, grad_bias[:, None, None].expand_as(grad_output))
+        return None if by_output is None else relu_backward(by_output, relu_output), None, by_input
+
+    def jvp(self, ctx, grad_output_t, relu_output_t, input_t):
+        grad_output, relu_output, input = ctx.saved_tensors
+        weight_t: Any = None
+        bias_t: Any = None
+        options = (ctx.filter_size, *ctx.geometry)
+        if grad_output_t is not None:
+            weight_t, bias_t = conv2d_wgrad_relu(grad_output_t, relu_output, input, *options, ctx.bias)
+        if input_t is not None:
+            weight_t = add(weight_t, conv2d_wgrad_relu(grad_output, relu_output, input_t, *options, False)[0])
+        if weight_t is None:
+            filters, channels = grad_output.shape[1], input.shape[1] // ctx.geometry[3]
+            weight_t = grad_output.new_zeros((filters, channels, *ctx.filter_size))
+        weight_t = in_layout(weight_t, layout_of(grad_output, input))
+        if not ctx.bias:
+            return weight_t, None
+        return weight_t, grad_output.new_zeros(grad_output.shape[1]) if bias_t is None else bias_t
+
+    def vmap(self, info, in_dims, grad_output, relu_output, input, *options):
+        tensors = batch_in_front(info.batch_size, in_dims[:3], (grad_output, relu_output, input))
+        *geometry, groups, bias = options
+        grad_weight, grad_bias = conv2d_wgrad_relu(
+            *map(into_channels, tensors), *geometry, groups * info.batch_size, bias
+        )
+        return (out_of_images(grad_weight, info.batch_size), out_of_images(grad_bias, info.batch_size)), (0, 0)
+
+
+_MASKED = _C.Conv2dProblem(n=1, c=8, h=8, w=8, k=8, r=1, s=1, pass_=_C.Pass.dgrad, masked=True)
+
+
+def _masks(device: torch.device) -> bool:
+    """Whether the kernels that would run the gradients on a device mask what they load."""
+    return backends.masks_gradients(_MASKED, device)
+
+
 conv2d = Conv2d()
 conv2d_dgrad = Conv2dDgrad()
 conv2d_wgrad = Conv2dWgrad()
+conv2d_dgrad_relu = Conv2dDgradRelu()
+conv2d_wgrad_relu = Conv2dWgradRelu()

@@ -26,6 +26,28 @@ class Gradient(Case):
             self.grad_output = torch.randint(-2, self.integers_up_to, shape, generator=generator).double()
         else:
             self.grad_output = torch.randn(shape, generator=generator, dtype=torch.float64).to(self.dtype).double()
+        self.relu_output = self.outputs_of_relu(generator, shape) if x.masked else None
+
+    def outputs_of_relu(self, generator, shape):
+        """Of all that there is: numbers on both sides of both zeros, and NaNs of both signs, which let the gradient
+        pass. A gradient that does not count may be anything."""
+        drawn = torch.randint(-3, 5, shape, generator=generator).double()
+        values = {-3: -0.0, -2: 0.0, 3: math.nan, 4: -math.nan}
+        output = drawn.apply_(lambda value: values.get(int(value), value))
+        nothing = (output <= 0) & (torch.rand(shape, generator=generator) < 0.1)
+        self.grad_output[nothing] = math.nan
+        return output
+
+    @property
+    def counting(self):
+        """The gradient of the output where it counts, zeros elsewhere."""
+        if self.relu_output is None:
+            return self.grad_output
+        return torch.where(self.relu_output <= 0, 0.0, self.grad_output)
+
+    def gradient_buffers(self, name="grad_output"):
+        masked = {} if self.relu_output is None else {"relu_output": self.laid_out(self.relu_output)}
+        return {name: self.laid_out(self.grad_output), **masked}
 
     def laid_out(self, x):
         x = x.to(self.dtype)
@@ -65,11 +87,11 @@ class Dgrad(Gradient):
         return gradient
 
     def expected(self):
-        gradient = self.gradient(self.grad_output, self.filter)
+        gradient = self.gradient(self.counting, self.filter)
         return gradient if self.bias is None else gradient + self.bias.view(-1, 1, 1)
 
     def tolerance(self):
-        terms = self.gradient(self.grad_output.abs(), self.filter.abs())
+        terms = self.gradient(self.counting.abs(), self.filter.abs())
         return self.rounding(terms, self.expected(), self.filter.numel() / self.problem.c)
 
     def plan(self, device="a100", **options):
@@ -78,7 +100,7 @@ class Dgrad(Gradient):
 
     def buffers(self):
         gradient, filter, result = self.names
-        tensors = {gradient: self.laid_out(self.grad_output), filter: self.laid_out(self.filter)}
+        tensors = {**self.gradient_buffers(gradient), filter: self.laid_out(self.filter)}
         if self.bias is not None:
             tensors["bias"] = self.laid_out(self.bias)
         tensors[result] = self.laid_out(torch.full_like(self.input, math.nan))
@@ -106,12 +128,12 @@ class Wgrad(Gradient):
 
     def expected(self):
         """Of the filters and, where the problem has it, of the bias."""
-        gradients = [self.gradient(self.grad_output, self.input)]
-        return gradients + ([self.grad_output.sum((0, 2, 3))] if self.problem.bias else [])
+        gradients = [self.gradient(self.counting, self.input)]
+        return gradients + ([self.counting.sum((0, 2, 3))] if self.problem.bias else [])
 
     def tolerance(self):
         x = self.problem
-        magnitudes = self.grad_output.abs()
+        magnitudes = self.counting.abs()
         terms = [self.gradient(magnitudes, self.input.abs())]
         terms += [magnitudes.sum((0, 2, 3))] if x.bias else []
         return [self.rounding(t, e, x.n * x.p * x.q) for t, e in zip(terms, self.expected(), strict=True)]
@@ -120,7 +142,7 @@ class Wgrad(Gradient):
         return _C.plan_conv2d_wgrad(self.problem, device, **{"tf32": self.tf32, "alignment": self.alignment, **options})
 
     def buffers(self):
-        tensors = {"grad_output": self.laid_out(self.grad_output), "input": self.laid_out(self.input)}
+        tensors = {**self.gradient_buffers(), "input": self.laid_out(self.input)}
         tensors["grad_weight"] = self.laid_out(torch.full_like(self.filter, math.nan))
         if self.problem.bias:
             tensors["grad_bias"] = torch.full((self.problem.k,), math.nan, dtype=self.dtype)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from operations import Recorder
 
 import pyconvx
 from kernels import harness  # noqa: F401 (skips where the emulator is not there)
@@ -30,11 +31,37 @@ RELU = pytest.param("relu", marks=pytest.mark.skipif(not hasattr(_C, "plan_relu_
 def test_convolution(activation):
     operands = tensors((2, 4, 6, 5), (6, 2, 3, 3), (6,), (2, 6, 3, 5))
 
-    def convolve(x, w, b, residual):
+    def convolve(x, w, b, residual=None):
         return pyconvx.conv2d(x, w, b, residual=residual, activation=activation, **GEOMETRY)
 
     assert torch.autograd.gradcheck(convolve, operands, fast_mode=True)
     assert torch.autograd.gradgradcheck(convolve, operands, fast_mode=True)
+    if activation:  # whose mask the gradients apply themselves, where no residual needs the masked gradient
+        assert torch.autograd.gradcheck(convolve, operands[:3], fast_mode=True)
+        assert torch.autograd.gradgradcheck(convolve, operands[:3], fast_mode=True)
+
+
+@pytest.mark.parametrize(
+    "backend, residual, expected",
+    [
+        ("emulator", False, {"conv2d_dgrad_relu", "conv2d_wgrad_relu"}),
+        ("emulator", True, {"relu_backward", "conv2d_dgrad", "conv2d_wgrad"}),
+        ("cpu", False, {"relu_backward", "conv2d_dgrad", "conv2d_wgrad"}),
+    ],
+)
+def test_who_applies_the_mask_of_a_relu(backend, residual, expected):
+    """Kernels that mask what they load; but relu_backward where its result is the residual's gradient."""
+    x, w, added = (operand.detach().float() for operand in tensors((1, 4, 5, 5), (6, 4, 3, 3), (1, 6, 3, 3)))
+    leaves = [operand.requires_grad_() for operand in ((x, w, added) if residual else (x, w))]
+    with pyconvx.backend(backend):
+        y = pyconvx.conv2d(x, w, None, residual=added if residual else None, activation="relu")
+        with Recorder() as recorder:
+            gradients = torch.autograd.grad(y.sum(), leaves)
+    assert recorder.operations() == expected
+    with pyconvx.backend("aten"):
+        y = pyconvx.conv2d(x, w, None, residual=added if residual else None, activation="relu")
+        for gradient, reference in zip(gradients, torch.autograd.grad(y.sum(), leaves), strict=True):
+            torch.testing.assert_close(gradient, reference)
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,20 @@ def test_small_maps(problem):
     case.check(plan)
 
 
+MASKED = {
+    "resident patch": dict(n=2, c=40, h=19, w=18, k=72, r=3, s=3, padding=(1, 1, 1, 1)),
+    "gather": dict(n=2, c=40, h=9, w=8, k=72, r=1, s=1),
+}
+
+
+@pytest.mark.parametrize("layout", ["nhwc", "nchw"])
+@pytest.mark.parametrize("problem", cases(MASKED, (F16, BF16, F32, F64)))
+def test_masked(problem, layout):
+    """Only where the output of a ReLU is not <= 0 does a gradient count."""
+    case = Dgrad(**problem, layout=layout, masked=True)
+    case.check(case.plan())
+
+
 SAME_BITS = {
     "tensor core": dict(c=72, h=6, w=7, k=104, r=3, s=3, padding=(1, 1, 1, 1), dtype=F16),
     "strided": dict(c=40, h=9, w=8, k=72, r=3, s=3, padding=(1, 1, 1, 1), stride=(2, 2), dtype=BF16),
@@ -170,6 +184,7 @@ def test_no_multiplication_by_the_zeros_between_outputs(r):
         ({"alignment": 12}, {}, "power of two.*got 12"),
         ({}, {"pass_": _C.Pass.wgrad}, "needs a problem of pass dgrad, got one of wgrad.*plan_conv2d_wgrad"),
         ({}, {"h": 2**31}, "31 bits.*split"),
+        ({"ahead_of_time": True}, {"masked": True}, "no kernel that masks.*ahead of time; mask it with relu_backward"),
     ],
 )
 def test_refusals_are_sentences(options, changes, sentence):

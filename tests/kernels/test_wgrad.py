@@ -70,6 +70,13 @@ def test_geometry(problem):
     case.check(case.plan())
 
 
+@pytest.mark.parametrize("dtype, layout", [(F16, "nhwc"), (F32, "nchw")])
+def test_masked(dtype, layout):
+    """Only where the output of a ReLU is not <= 0 does a gradient count."""
+    case = Wgrad(**SPLIT["2x3"], dtype=dtype, layout=layout, bias=True, masked=True)
+    case.check(case.plan())
+
+
 @pytest.mark.parametrize("name", ["stride", "groups", "odd channels"])
 def test_geometry_tf32(name):
     case = Wgrad(**GEOMETRY[name], dtype=F32, tf32=True)

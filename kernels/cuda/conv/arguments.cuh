@@ -42,6 +42,10 @@ struct Conv2dArguments {
   const void* residual;  // laid out as the output, or null
   float* partial;        // sums of splits of the channels, or null
 
+  // Of gradients: what a ReLU gave, laid out as the output's gradient, which counts where this is not <= 0 (a
+  // NaN lets it pass). Kernels that are compiled to mask read it.
+  const void* relu_output;
+
   int n, h, w, c;
   int k, p, q;
   int r, s;
@@ -90,15 +94,16 @@ struct DgradFilterArguments {
   int filter_tiles, channel_tiles;
 };
 
-// The gradient of a convolution's input, by dgrad_plain.cuh. Of `conv` filter and bias are read, the latter
-// being one element per channel of the input.
+// The gradient of a convolution's input, by dgrad_plain.cuh. Of `conv` filter, bias and relu_output are read,
+// the latter being one element per channel of the input.
 struct DgradArguments {
   Conv2dArguments conv;
   const void* grad_output;
   void* grad_input;
 };
 
-// The gradients of a convolution's filters and bias: wgrad.cuh. Of `conv` only the input and sizes are used.
+// The gradients of a convolution's filters and bias: wgrad.cuh. Of `conv` only the input, relu_output
+// and sizes are used.
 struct WgradArguments {
   Conv2dArguments conv;
   const void* grad_output;
