@@ -92,6 +92,8 @@ def test_every_tile_of_planes(dtype, index):
         case = Case(c=33, dtype=dtype, index=index, layout="nchw", **WINDOWS[name])
         for candidate in case.plan().candidates:
             case.check(case.plan(tile=candidate.tile))
+        for candidate in _C.plan_max_pool2d_backward(case.problem, "a100").candidates:
+            case.check_backward(plan=_C.plan_max_pool2d_backward(case.problem, "a100", tile=candidate.tile))
 
 
 def test_planes_without_rows_in_shared_memory():
@@ -100,6 +102,7 @@ def test_planes_without_rows_in_shared_memory():
         case = Case(c=2, dtype=BF16, layout="nchw", **sizes)
         assert case.plan().family.removesuffix("_any") == "max_pool"
         case.check()
+        case.check_backward()
     case = Case(c=5, dtype=BF16, layout="nchw", **WINDOWS["3x3 stride 2"])
     assert case.plan(ahead_of_time=True).family == "max_pool_any"
     case.check(case.plan(ahead_of_time=True))
@@ -164,10 +167,16 @@ def test_gradients(name, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("name", ["2x2", "3x3 stride 2", "dilated", "no tap inside"])
+@pytest.mark.parametrize("name", WINDOWS)
 def test_gradients_of_planes(name, dtype):
-    for index in INDICES[1:]:
-        Case(c=5, dtype=dtype, index=index, layout="nchw", **WINDOWS[name]).check_backward()
+    some = DTYPES.index(dtype) + len(name)
+    for i, index in enumerate(indices_of(WINDOWS[name])[1:][some % 2 :: 2]):
+        case = Case(c=5, dtype=dtype, index=index, layout="nchw", **WINDOWS[name])
+        plan = _C.plan_max_pool2d_backward(case.problem, "a100")
+        assert plan.family == "max_pool_rows_backward"
+        case.check_backward(torch.randn(case.pooled().shape, generator=torch.Generator().manual_seed(1)).to(dtype))
+        tile = plan.candidates[(i + 1) % len(plan.candidates)].tile
+        case.check_backward(case.gradient(finite=False), _C.plan_max_pool2d_backward(case.problem, "a100", tile=tile))
 
 
 @pytest.mark.parametrize("layout", ["nhwc", "nchw"])
@@ -293,6 +302,19 @@ FAULTS = {
     "rows of the wrong plane": ("max_pool_rows.cuh", "plane * args_.h + h - top", "plane * args_.p + h - top"),
     "the first row of planes does not win": ("max_pool_rows.cuh", "offer(row, h + r == 0)", "offer(row, false)"),
     "columns left of planes": ("max_pool_rows.cuh", "static_cast<unsigned>(w + s) < static_cast<unsigned>", "w + s <"),
+    "gradients read before they are there": ("max_pool_rows_backward.cuh", "    __syncthreads();\n\n", "\n"),
+    "pixels stored before they are there": (
+        "max_pool_rows_backward.cuh", "    __syncthreads();\n    pixels", "    pixels",
+    ),
+    "a row of windows too few": (
+        "max_pool_rows_backward.cuh", "bottom - 1 + args_.pad_top", "bottom - 3 + args_.pad_top",
+    ),
+    "windows of the wrong plane": (
+        "max_pool_rows_backward.cuh", "plane * args_.p - first_p", "plane * args_.h - first_p",
+    ),
+    "windows in the other order": (
+        "max_pool_rows_backward.cuh", "int j = REACH; j >= 0; --j", "int j = 0; j <= REACH; ++j",
+    ),
     "a piece that two blocks share": ("run.cuh", "back = (lead_ + count_) % V > 0", "back = false"),
     "a run's last piece left out": ("run.cuh", "if (back && ", "if (false && "),
     "last column not read": ("max_pool.cuh", "left_ + i < args_.w", "left_ + i < args_.w - 1"),
@@ -324,8 +346,12 @@ def test_faults_are_noticed(fault, tmp_path, monkeypatch):
     header.write_text(header.read_text().replace(right, wrong))
     planes = "rows" in file or file == "run.cuh"
     sizes = dict(c=3, layout="nchw") if planes else dict(c=32)
-    case = Case(dtype=F16 if "f16" in fault else BF16, **sizes, **CONSTANT["3x3 stride 2"])
+    dtype = F16 if "f16" in fault else F32 if "order" in fault else BF16
+    case = Case(dtype=dtype, **sizes, **CONSTANT["3x3 stride 2"])
     checks = case.check_backward if "backward" in file else case.check
     plan = _C.plan_max_pool2d_backward if "backward" in file else _C.plan_max_pool2d
+    options = dict(plan=plan(case.problem, "a100", tile="4x11" if planes else "4x2"), headers=headers)
+    if "order" in fault:  # which only sums tell that are rounded
+        options["gradient"] = torch.randn(case.pooled().shape, generator=torch.Generator().manual_seed(1))
     with pytest.raises((AssertionError, emulator.EmulatorError)):
-        checks(plan=plan(case.problem, "a100", tile="4x11" if planes else "4x2"), headers=headers)
+        checks(**options)

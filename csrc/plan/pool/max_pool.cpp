@@ -74,6 +74,12 @@ Kernel backward_kernel(const Variant& x) {
           "pool/max_pool_backward.cuh"};
 }
 
+Kernel backward_rows_kernel(const Variant& x) {
+  return {text("pyconvx::max_pool_rows_backward<", element_name(x.dtype), ", ", index_name(x.index), ", ",
+               x.window.size, ", ", x.window.stride, ">"),
+          "pool/max_pool_rows_backward.cuh"};
+}
+
 Kernel gather_kernel(const Variant& x) {
   return {text("pyconvx::max_pool_gather<", value_name(element_bytes(x.dtype)), ", ", index_name(x.index),
                ", ", x.vector, ">"),
@@ -133,6 +139,7 @@ public:
   std::variant<LaunchPlan, Refusal> backward() {
     if (std::string sentence = refusal_of_indexed(); !sentence.empty()) return Refusal{sentence};
     if (images_ == 0) return plan_;
+    if (x_.layout == Layout::nchw && backward_rows()) return plan_;
     MaxPoolArguments args = arguments();
     int64_t rows = x_.h, columns = x_.w;
     if (const auto [size, stride] = kind_.window; size) {
@@ -148,10 +155,7 @@ public:
       rows = ceil_div(blocks_h, args.rows), columns = ceil_div(blocks_w, 2);
     }
     plan_.family = kind_.window.size ? "max_pool_backward" : "max_pool_backward_any";
-    add(backward_kernel(kind_), args, rows, columns,
-        {{"grad_output", offsetof(MaxPoolArguments, from), pooled() * bytes_},
-         {"indices", offsetof(MaxPoolArguments, indices), pooled() * index_bytes(x_.index)},
-         {"grad_input", offsetof(MaxPoolArguments, to), image_bytes()}});
+    add(backward_kernel(kind_), args, rows, columns, backward_buffers());
     return plan_;
   }
 
@@ -185,6 +189,35 @@ private:
     add_bands(plan_, forward_rows_kernel(kind_, constant ? x_.r : 0), arguments(), band, images_, x_.p(),
               x_.q(), forward_buffers());
     return true;
+  }
+
+  // The same for the gradient: a block has rows of pixels, or of blocks of stride x stride pixels.
+  bool backward_rows() {
+    if (options_.ahead_of_time || skips_rows()) return false;
+    const auto [size, stride] = kind_.window;
+    const int64_t step = size ? stride : 1, pad_h = size ? x_.pad_top : 0, pad_w = size ? x_.pad_left : 0;
+    const int64_t rows = ceil_div(x_.h + pad_h, step), columns = ceil_div(x_.w + pad_w, step);
+    const int64_t above = size ? (size - 1) / stride : 0, p = x_.p(), span = extent(x_.r, x_.dilation_h);
+    const auto windows = [&](int64_t row_bytes) -> BandRun {
+      if (size) return rows_under(row_bytes, p, rows, 1, above + 1);
+      return {row_bytes, [span, p, down = x_.stride_h](int64_t owned, int64_t planes) {
+                return planes ? (planes + 1) * p : std::min(p, (owned + span - 2) / down + 2);
+              }};
+    };
+    const BandChoice band = choose_band(
+        plan_, images_, rows, columns, {windows(x_.q() * bytes_), windows(x_.q() * index_bytes(x_.index))},
+        {rows_under(x_.w * bytes_, x_.h, rows, step, step)}, device_, options_.tile);
+    if (!band.rows) return false;
+    plan_.family = "max_pool_rows_backward";
+    add_bands(plan_, backward_rows_kernel(kind_), arguments(), band, images_, rows, columns,
+              backward_buffers());
+    return true;
+  }
+
+  std::vector<SweptBuffer> backward_buffers() const {
+    return {{"grad_output", offsetof(MaxPoolArguments, from), pooled() * bytes_},
+            {"indices", offsetof(MaxPoolArguments, indices), pooled() * index_bytes(x_.index)},
+            {"grad_input", offsetof(MaxPoolArguments, to), image_bytes()}};
   }
 
   // Are there planes of so many places that their positions, and rows beyond them, have more than 31 bits, or
