@@ -9,19 +9,6 @@ namespace {
 // Which family runs a problem depends on everything but the batch and the device.
 using Family = std::string (*)(FpropPlanner&);
 
-// Do the products that index arithmetic in 31 bits needs fit, for at least one image?
-bool fits_31_bits(const Conv2dProblem& x) {
-  const auto below = [](double size) { return size < static_cast<double>(kIndexLimit); };
-  const auto number = [](int64_t size) { return static_cast<double>(size); };
-  const double pixel = number(x.c) * element_bytes(x.dtype);  // in bytes
-  const double row = number(x.w) * pixel;
-  const double window =
-      number(x.r - 1) * number(x.dilation_h) * row + number(x.s) * number(x.dilation_w) * pixel;
-  return number(x.p()) * number(x.q()) < static_cast<double>(kMostPixels) && below(window) &&
-         below(number(x.dilation_h) * row) &&
-         below(number(x.r) * number(x.s) * number(x.c / x.groups) * element_bytes(x.dtype) + 1024);
-}
-
 Family family_of(const Conv2dProblem& x, bool tf32) {
   if (x.dtype == DType::f64 || !fits_31_bits(x)) return plan_fprop_plain;
   if (x.groups > 1 && x.c == x.groups)
@@ -34,7 +21,7 @@ Family family_of(const Conv2dProblem& x, bool tf32) {
     return plan_fprop_few_channels;
   if (covers_image && runs_small_map(x, tf32)) return plan_fprop_small_map;
   if (covers_image && runs_resident_patch(x, tf32)) return plan_fprop_resident_patch;
-  if (x.r + x.s > 31) return plan_fprop_plain;  // a gather has one bit for each row and column of a window
+  if (x.r + x.s > kMostTaps) return plan_fprop_plain;
   return tensor_cores ? plan_fprop_tensor_core : plan_fprop_ffma;
 }
 
@@ -46,6 +33,18 @@ std::string refusal(const Conv2dProblem& x, const Device& device, const PlanOpti
 }
 
 }  // namespace
+
+bool fits_31_bits(const Conv2dProblem& x) {
+  const auto below = [](double size) { return size < static_cast<double>(kIndexLimit); };
+  const auto number = [](int64_t size) { return static_cast<double>(size); };
+  const double pixel = number(x.c) * element_bytes(x.dtype);  // in bytes
+  const double row = number(x.w) * pixel;
+  const double window =
+      number(x.r - 1) * number(x.dilation_h) * row + number(x.s) * number(x.dilation_w) * pixel;
+  return number(x.p()) * number(x.q()) < static_cast<double>(kMostPixels) && below(window) &&
+         below(number(x.dilation_h) * row) &&
+         below(number(x.r) * number(x.s) * number(x.c / x.groups) * element_bytes(x.dtype) + 1024);
+}
 
 std::string device_refusal(const Conv2dProblem& x, const Device& device, const PlanOptions& options) {
   if (std::string sentence = x.refusal(); !sentence.empty()) return sentence;

@@ -6,20 +6,20 @@ namespace {
 
 using Family = std::string (*)(WgradPlanner&);
 
-// Do the numbers of tiles and of a filter's elements fit index arithmetic in 31 bits?
-bool fits_31_bits(const Conv2dProblem& x) {
+// Does the number of tiles fit 31 bits?
+bool tiles_fit_31_bits(const Conv2dProblem& x) {
   const double columns =
       static_cast<double>(x.r) * static_cast<double>(x.s) * static_cast<double>(x.c / x.groups);
-  const double limit = static_cast<double>(kIndexLimit) - 1024;
-  return columns < limit && static_cast<double>(x.p()) * static_cast<double>(x.q()) < limit &&
-         columns * static_cast<double>(x.k) / 1024 + static_cast<double>(x.groups) < limit / 1024;
+  return columns * static_cast<double>(x.k) / 1024 + static_cast<double>(x.groups) <
+         static_cast<double>(kMostPixels) / 1024;
 }
 
 // It depends on everything but the batch and the device.
 Family family_of(const Conv2dProblem& x, bool tf32) {
-  if (x.dtype == DType::f64 || !fits_31_bits(x)) return plan_wgrad_plain;
+  if (x.dtype == DType::f64 || !fits_31_bits(x) || !tiles_fit_31_bits(x)) return plan_wgrad_plain;
   if (x.groups > 1 && x.c == x.groups) return plan_wgrad_depthwise;
   if (has_wgrad_patch(x)) return plan_wgrad_patch;
+  if (x.r + x.s > kMostTaps) return plan_wgrad_plain;
   return x.dtype != DType::f32 || tf32 ? plan_wgrad_tensor_core : plan_wgrad_ffma;
 }
 

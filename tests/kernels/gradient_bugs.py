@@ -10,6 +10,10 @@ WGRAD = dict(n=3, c=40, h=11, w=9, k=40, r=2, s=3, padding=(1, 0, 1, 1))
 PROBLEMS = {
     "dgrad by one block": dict(pass_="dgrad", family="dgrad by fprop_plain", **PLAIN, blocks=1),
     "wgrad": dict(pass_="wgrad", family="wgrad_tensor_core", **WGRAD, bias=True),
+    "wgrad, dilated": dict(
+        pass_="wgrad", family="wgrad_tensor_core", **{**WGRAD, "padding": (1, 1, 1, 1), "dilation": (2, 2)}, bias=True
+    ),
+    "wgrad, narrow": dict(pass_="wgrad", family="wgrad_tensor_core", **{**WGRAD, "c": 36}),
     "wgrad, patch": dict(pass_="wgrad", family="wgrad_patch", **{**WGRAD, **SAME}),
     "wgrad, ffma": dict(pass_="wgrad", family="wgrad_ffma", **WGRAD, dtype=F32),
     "wgrad, depthwise": dict(pass_="wgrad", family="wgrad_depthwise", **DEPTHWISE, bias=True),
@@ -35,19 +39,31 @@ BUGS = {
         "wgrad", "numbers",
     ),
     "wgrad: pixels past the split's last": Bug(
-        "conv/wgrad.cuh", "const bool exists = x_row_ + i * X_AT_ONCE < left_;", "const bool exists = true;",
-        "wgrad", "out-of-bounds",
+        "conv/wgrad.cuh", "const unsigned exists = static_cast<unsigned>((m - end_) >> 31);",
+        "const unsigned exists = ~0u;", "wgrad", "out-of-bounds",
+    ),
+    "wgrad: copies go on with the table that is made next": Bug(
+        "conv/wgrad.cuh", "tables_ + (made_ ^ TABLE) +", "tables_ + made_ +", "wgrad", "shared-race"
+    ),
+    "wgrad: a table begins a slice too late": Bug(
+        "conv/wgrad.cuh", "table_pixel_ += slices * Tile::DEPTH", "table_pixel_ += (slices + 1) * Tile::DEPTH",
+        "wgrad", "numbers",
+    ),
+    "wgrad: the table of columns is written in their order": Bug(
+        "conv/wgrad.cuh", "(i % V * X_CHUNKS + i / V) * COLUMN", "i * COLUMN", "wgrad, narrow", "misaligned"
     ),
     "wgrad: gradients past the split's last": Bug(
-        "conv/wgrad.cuh", "const bool exists = y_row_ + i * Y_AT_ONCE < left_;", "const bool exists = true;",
+        "conv/wgrad.cuh", "const bool exists = i * Y_AT_ONCE < y_left_;", "const bool exists = true;",
         "wgrad", "out-of-bounds",
     ),
-    "wgrad: columns right of the image are read": Bug(
-        "conv/wgrad.cuh", "static_cast<unsigned>(w + column.right) < static_cast<unsigned>(args_.w)", "true",
-        "wgrad", "out-of-bounds",
+    "wgrad: rows below the image are read": Bug(
+        "conv/wgrad.cuh", "(1u << until) - (1u << before)", "(1u << taps) - (1u << before)", "wgrad", "out-of-bounds"
+    ),
+    "wgrad: rows before the image are rounded down": Bug(
+        "conv/wgrad.cuh", "max(dilation - 1 - first, 0)", "max(-first, 0)", "wgrad, dilated", "out-of-bounds"
     ),
     "wgrad: padding off by one": Bug(
-        "conv/wgrad.cuh", "s * args_.dilation_w - args_.pad_left", "s * args_.dilation_w - args_.pad_left + 1",
+        "conv/wgrad.cuh", "w = q * args_.stride_w - args_.pad_left", "w = q * args_.stride_w - args_.pad_left + 1",
         "wgrad", "numbers",
     ),
     "wgrad: rows begin in the same bank": Bug(

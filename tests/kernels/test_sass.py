@@ -37,6 +37,8 @@ MOST_PER_MATH = {
     "wgrad 3x3": 2.1,
     "wgrad 3x3 stride 2": 2.5,
     "wgrad 1x1": 2.1,
+    "wgrad any window": 2.2,
+    "wgrad any window deep": 2.1,
 }
 SLOW = {
     "7x1",
@@ -77,6 +79,18 @@ def test_instructions_of_the_main_loop(name):
     figures = kernel_report.figures(SUBJECTS[name], 80)
     check(figures)
     assert figures.per_math <= MOST_PER_MATH[name], f"{figures.instructions} for {figures.math}: {figures.loop}"
+
+
+@compiled
+def test_wgrad_with_its_tables_of_pixels():
+    """A table is made for every 128 pixels, around the main loop over their slices."""
+    figures = SUBJECTS["wgrad any window"]
+    code = kernel_report.disassemble(figures.plan().launches[0], 80)
+    loop = code.main_loop()
+    around = min((other for other in code.loops() if len(other) > len(loop)), key=len)
+    slices = 128 // 32
+    assert {i.address for i in loop} < {i.address for i in around}
+    assert len(loop) * slices + len(around) - len(loop) <= 2.5 * slices * code.math(loop)
 
 
 @compiled

@@ -29,6 +29,16 @@ PATCH = {
     "much padding": dict(n=9, c=36, h=8, w=9, k=20, r=3, s=3, padding=(4, 1, 0, 3)),
     "one pixel": dict(n=3, c=16, h=1, w=1, k=8, r=3, s=3, padding=(1, 1, 1, 1)),
 }
+# What a table of pixels must know of rows and columns.
+WINDOWS = {
+    "1x7": dict(n=2, c=40, h=13, w=11, k=24, r=1, s=7, padding=(0, 0, 3, 3)),
+    "7x1 stride 2": dict(n=3, c=36, h=29, w=11, k=24, r=7, s=1, padding=(3, 2, 0, 0), stride=(2, 1)),
+    "5x5": dict(n=2, c=16, h=9, w=8, k=72, r=5, s=5, padding=(2, 2, 2, 2)),
+    "dilated": dict(n=3, c=24, h=14, w=17, k=16, r=3, s=3, padding=(3, 2, 4, 5), dilation=(2, 3)),
+    "windows that meet no pixel": dict(n=3, c=24, h=4, w=5, k=16, r=2, s=2, padding=(7, 9, 8, 6), dilation=(2, 2)),
+    "15x16": dict(n=1, c=8, h=19, w=22, k=16, r=15, s=16, padding=(2, 0, 1, 7)),
+    "16x16": dict(n=1, c=8, h=19, w=22, k=16, r=16, s=16, padding=(2, 0, 1, 7)),
+}
 SPLIT_DEPTHWISE = dict(n=9, c=40, h=19, w=9, k=40, r=3, s=3, padding=(1, 1, 1, 1), groups=40)
 
 
@@ -48,6 +58,14 @@ def test_patch(problem):
     case = Wgrad(**problem, bias=True)
     assert case.plan().family == "wgrad_patch"
     case.check(case.plan())
+
+
+@pytest.mark.parametrize("problem", cases(WINDOWS, (F16, F32)))
+def test_windows(problem):
+    case = Wgrad(**problem)
+    plan = case.plan()
+    assert (plan.family == "wgrad_plain") == (problem["r"] == 16)  # a pixel has 31 bits for its rows and columns
+    case.check(plan)
 
 
 @pytest.mark.parametrize("problem", cases({"2x3": SPLIT["2x3"]}, (F32,)))

@@ -15,6 +15,8 @@ namespace pyconvx {
 constexpr int64_t kIndexLimit = int64_t{1} << 31;    // of index arithmetic in 31 bits
 constexpr int64_t kMostPixels = kIndexLimit - 1024;  // of a launch: the last tile may reach past them
 
+constexpr int64_t kMostTaps = 31;  // R + S: a gather has one bit for each row and column of a window
+
 // Shared memory that every chip has that runs these kernels, and that a block gets without asking for more.
 constexpr int64_t kSharedEverywhere = 99 << 10, kSharedByDefault = 48 << 10;
 constexpr int64_t kSharedOfLargest = 227 << 10;  // of a block, on the chip that has most
@@ -136,6 +138,9 @@ void list_dgrad(std::vector<Kernel>&);
 
 // Adds the launches of the family that is right for the problem, whose tensors are channels last.
 std::string plan_fprop(FpropPlanner&);
+
+// Do the products that index arithmetic in 31 bits needs fit, for at least one image?
+bool fits_31_bits(const Conv2dProblem&);
 
 // Why no plan can be made for the device with these options; empty if one can.
 std::string device_refusal(const Conv2dProblem&, const Device&, const PlanOptions&);

@@ -60,7 +60,12 @@ void list_wgrad_sum(std::vector<Kernel>& kernels) {
 WgradArguments WgradPlanner::wgrad_arguments() const {
   WgradArguments args{};
   args.conv = conv2d_arguments(x);
+  args.conv.patch.one = 1;
   args.by_tiles = args.by_group_tiles = args.by_column_tiles = division_by(1);
+  args.y_row = x.q() * x.k * bytes, args.x_image = x.h * x.w * x.c * bytes;
+  args.x_row = static_cast<int>(x.w * x.c * bytes);  // the families for which it is too narrow don't read it
+  args.by_dilation_h = division_by(static_cast<unsigned>(x.dilation_h));
+  args.by_dilation_w = division_by(static_cast<unsigned>(x.dilation_w));
   return args;
 }
 
@@ -80,6 +85,12 @@ void set_wgrad_tiles(WgradArguments& args, const Conv2dProblem& x, int64_t filte
 bool never_outside(const Conv2dProblem& x) {
   return x.r == 1 && x.s == 1 && x.stride_h == 1 && x.stride_w == 1 &&
          !(x.pad_top || x.pad_bottom || x.pad_left || x.pad_right);
+}
+
+int WgradPlanner::shared_bytes(const TileShape& tile) const {
+  const int pad = bytes == 2 ? 16 : 32, rows = tile.depth * tile.stages;
+  const int tables = never_outside(x) ? 0 : 2 * tile.threads() * 16 + tile.filters * 8;
+  return ((tile.pixels + tile.filters) * bytes + 2 * pad) * rows + tables;
 }
 
 std::string wgrad_tile(const TileShape& tile) {

@@ -52,6 +52,9 @@ public:
   // asked.
   const char* sums_bias() const { return x.bias || options.ahead_of_time ? "true" : "false"; }
 
+  // What the kernels that copy slices keep of them, and of where they come from: wgrad.cuh.
+  int shared_bytes(const TileShape&) const;
+
   // All that does not depend on a tile.
   WgradArguments wgrad_arguments() const;
 

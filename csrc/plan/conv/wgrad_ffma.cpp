@@ -17,10 +17,6 @@ const std::vector<TileShape>& tiles() {
   return table;
 }
 
-int shared_bytes(const TileShape& tile) {
-  return (tile.pixels + tile.filters + 16) * tile.depth * 4 * tile.stages;
-}
-
 Kernel kernel_of(const TileShape& tile, bool linear, std::array<int, 2> vectors, const char* bias) {
   return {text("pyconvx::wgrad_ffma<", wgrad_tile(tile), ", ", linear ? "true" : "false", ", ", vectors[0],
                ", ", vectors[1], ", ", bias, ">"),
@@ -52,7 +48,7 @@ std::string plan_wgrad_ffma(WgradPlanner& planner) {
     SliceWork slice;
     slice.tensor = ffma / device.ffma_per_clock, slice.issue = ffma * 1.3 / 128;
     slice.l2 = bytes / kL2BytesPerClock;
-    const int resident = resident_blocks(tile.threads(), 128, shared_bytes(tile), device);
+    const int resident = resident_blocks(tile.threads(), 128, planner.shared_bytes(tile), device);
     Candidate candidate = planner.rate_tile(tile, runs, ceil_div(runs.run, tile.depth), planner.columns(),
                                             slice, resident, 1500);
     if (planner.options.ahead_of_time && !is_common(tile)) candidate.blocks_per_sm = 0;
@@ -64,7 +60,7 @@ std::string plan_wgrad_ffma(WgradPlanner& planner) {
   planner.add_wgrad(
       kernel_of(*tile, never_outside(x), planner.vectors(), planner.sums_bias()), args, most, 64, 256,
       [&](int64_t images) { return images * x.p() * x.q(); },
-      [&](int64_t) { return int64_t{args.by_tiles.divisor}; }, tile->threads(), shared_bytes(*tile));
+      [&](int64_t) { return int64_t{args.by_tiles.divisor}; }, tile->threads(), planner.shared_bytes(*tile));
   return {};
 }
 

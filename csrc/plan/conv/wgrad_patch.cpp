@@ -70,7 +70,6 @@ std::string plan_wgrad_patch(WgradPlanner& planner) {
   args.by_group_tiles = division_by(static_cast<unsigned>(across * down));
   args.by_tiles = division_by(static_cast<unsigned>(across * down * x.groups));
   args.rows_of_tiles = static_cast<int>(tiles_down);
-  args.y_row = x.q() * x.k * 2, args.x_row = x.w * x.c * 2;
   set_steps(args.y_steps, x.p(), x.q(), x.k * 2, kTile, tiles_down, tiles_across);
   set_steps(args.x_steps, x.h, x.w, x.c * 2, kTile * x.stride_h, tiles_down, tiles_across);
   planner.add_wgrad(

@@ -22,11 +22,6 @@ const std::vector<TileShape>& tiles(int element_bytes) {
   return element_bytes == 2 ? of_16_bits : of_32_bits;
 }
 
-int shared_bytes(const TileShape& tile, int element_bytes) {
-  const int pad = element_bytes == 2 ? 16 : 32;
-  return ((tile.pixels + tile.filters) * element_bytes + 2 * pad) * tile.depth * tile.stages;
-}
-
 Kernel kernel_of(const char* element, const TileShape& tile, bool linear, std::array<int, 2> vectors,
                  const char* bias) {
   return {text("pyconvx::wgrad_tensor_core<", element, ", ", wgrad_tile(tile), ", ",
@@ -52,23 +47,25 @@ Candidate rate_tile(const WgradPlanner& planner, const TileShape& tile, const Wg
   const int reads = (bytes == 2 ? m + n / 2 : 4 * m + 2 * n) * steps;
   const int read_bytes = bytes == 2 ? 512 : 128;
   const int copied = (tile.pixels + tile.filters) * tile.depth * bytes;
-  // A copy of gradients comes with its address, one of activations with the division of its pixel as well.
-  const double copies = static_cast<double>(copied) / 16 / tile.threads();
+  const auto [y, x] = planner.vectors();
+  const double copies = static_cast<double>(tile.depth) * bytes / tile.threads() *
+                        (static_cast<double>(tile.pixels) / y + static_cast<double>(tile.filters) / x);
+  // For each pixel of a slice one thread makes an entry of the table.
+  const double entries = never_outside(planner.x) ? 0 : static_cast<double>(tile.depth) / tile.threads();
   SliceWork slice;
   slice.tensor = hmma * warps * device.slots_per_hmma / 4;
-  slice.issue = (hmma + reads + copies * (never_outside(planner.x) ? 5 : 14) + 30) * warps / 4;
+  slice.issue = (hmma + reads + copies * 5 + entries * 70 + 30) * warps / 4;
   slice.shared = (static_cast<double>(reads) * warps * read_bytes + copied) / kSharedBytesPerClock;
   slice.l2 = copied / kL2BytesPerClock;
   const int registers = std::min(m * n * 4 + 2 * (m * 4 + n * 2) + 70, 255);
-  const int resident = resident_blocks(tile.threads(), registers, shared_bytes(tile, bytes), device);
+  const int resident = resident_blocks(tile.threads(), registers, planner.shared_bytes(tile), device);
   Candidate candidate =
       planner.rate_tile(tile, runs, ceil_div(runs.run, tile.depth), planner.columns(), slice, resident,
                         1500 + 0.5 * tile.pixels * tile.filters / warps / 8);
-  const auto [y, x] = planner.vectors();
   const bool ahead_of_time = planner.options.ahead_of_time;
   const bool no_kernel = (ahead_of_time && !is_common(tile)) ||
                          ((std::min(y, x) < 4 || (ahead_of_time && y < 16)) && !copies_elements(tile));
-  if (no_kernel || shared_bytes(tile, bytes) > device.shared_per_block) candidate.blocks_per_sm = 0;
+  if (no_kernel || planner.shared_bytes(tile) > device.shared_per_block) candidate.blocks_per_sm = 0;
   return candidate;
 }
 
@@ -101,8 +98,7 @@ std::string plan_wgrad_tensor_core(WgradPlanner& planner) {
       kernel_of(element_name(x.dtype, planner.options.tf32), *tile, never_outside(x), planner.vectors(),
                 planner.sums_bias()),
       args, most, 64, 256, [&](int64_t images) { return images * x.p() * x.q(); },
-      [&](int64_t) { return int64_t{args.by_tiles.divisor}; }, tile->threads(),
-      shared_bytes(*tile, planner.bytes));
+      [&](int64_t) { return int64_t{args.by_tiles.divisor}; }, tile->threads(), planner.shared_bytes(*tile));
   return {};
 }
 

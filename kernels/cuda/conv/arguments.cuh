@@ -117,11 +117,15 @@ struct WgradArguments {
   Division by_tiles;         // tiles of the result, in all groups
   Division by_group_tiles;   // in one group
   Division by_column_tiles;  // tiles of a filter's elements
+  Division by_dilation_h, by_dilation_w;
+
+  // Bytes of a row of pixels, and of an image.
+  int x_row;
+  long long y_row, x_image;
 
   // For wgrad_patch.cuh: bytes from a tile of pixels to the one on its right, and how many more they are at
   // the end of a row of tiles, and, on top of that, at the end of an image.
   int rows_of_tiles;
-  long long y_row, x_row;  // bytes of a row of pixels
   long long y_steps[3], x_steps[3];
 };
 

@@ -77,9 +77,10 @@ __device__ inline void copy(unsigned shared, const void* global, bool valid) {
 template <class Element, int ROWS, int R, int S>
 class ActivationRows {
   static constexpr int BYTES = sizeof(Element);
-  static constexpr unsigned NOWHERE = 1u << 31;
 
 public:
+  static constexpr unsigned NOWHERE = 1u << 31;
+
   // Element j of every row: where it is, relative to the row, and its bits.
   struct At {
     int offset;

@@ -5,9 +5,18 @@
 //
 // with m, k, j and activation as in gather.cuh: m = (n P + p) Q + q, j = (r S + s) C + c. Both matrices lie
 // in memory with m as the slow index, so slices of them, DEPTH pixels by a tile of filters or columns j, are
-// copied as they are. Column j of a slice belongs to one tap and channel: what it adds to a pixel's address,
-// and how far it moves the pixel, are the same in every slice and made once. What changes is m: for each
-// pixel that it copies, a thread divides m into n, p, q, and asks whether the tap is inside the image.
+// copied as they are.
+//
+// Again an activation's address is that of its pixel's window plus an offset(j), and again j has the bits of
+// its row and its column of the window. But here the columns j that a thread copies are the same in every
+// slice, and what changes is m. A pixel is copied from by many threads. So there is a table of pixels in
+// shared memory, for which one thread divides m into n, p, q: 16 bytes, the window's address and, as bits,
+// which of its rows and columns are inside the image. A copy then costs a read of the table, a test of bits,
+// and an addition. A table has as many pixels as the block has threads, which are several slices; while they
+// are copied by one table, the next one is made.
+//
+// Of the R rows of a window that begins at h, the first ceil(-h / dilation) are above the image, and those
+// from ceil((H - h) / dilation) on are below. Columns likewise.
 //
 // A window of one tap that never leaves the image and has stride 1 needs none of it: activation[m] is pixel
 // m.
@@ -60,15 +69,18 @@ __device__ inline Number* bias_sums(const WgradArguments& args, int split) {
 
 // The slices of a block, in shared memory: of each stage first DEPTH rows of gradients, then DEPTH rows of
 // activations. A row's pitch is an odd multiple of 16 bytes for elements of 16 bits, for ldmatrix, and 8
-// modulo 32 words for those of 32, so that 4 rows' elements side by side lie in 32 banks.
+// modulo 32 words for those of 32, so that 4 rows' elements side by side lie in 32 banks. Behind the stages
+// lie two tables of pixels, and one of the tile's columns where these are copied one by one.
 //
 // LINEAR: one tap, stride 1, never outside. VECTOR_Y, VECTOR_X: bytes that gradients and activations can be
 // read by.
 template <class Element, class Tile, bool LINEAR, int VECTOR_Y, int VECTOR_X>
 class WgradSlices {
+  using Rows = ActivationRows<Element, 1, 0, 0>;
   static constexpr int V = kVector<Element>, BYTES = sizeof(Element), PAD = BYTES == 2 ? 16 : 32;
   static constexpr int Y_CHUNKS = Tile::FILTERS / V, X_CHUNKS = Tile::COLUMNS / V;
   static constexpr int Y_AT_ONCE = Tile::THREADS / Y_CHUNKS, X_AT_ONCE = Tile::THREADS / X_CHUNKS;  // rows
+  static constexpr int PIXEL = 16, TABLE = Tile::THREADS * PIXEL, COLUMN = 8;                       // bytes
   static_assert(Tile::DEPTH % Y_AT_ONCE == 0 && Tile::DEPTH % X_AT_ONCE == 0,
                 "every thread copies whole chunks");
 
@@ -76,15 +88,17 @@ public:
   static constexpr int Y_PITCH = Tile::FILTERS * BYTES + PAD, X_PITCH = Tile::COLUMNS * BYTES + PAD;
   static constexpr int X_AT = Tile::DEPTH * Y_PITCH;  // in a stage
   static constexpr int STAGE = X_AT + Tile::DEPTH * X_PITCH;
+  static constexpr int OF_TABLE = LINEAR ? 1 << 30 : Tile::THREADS / Tile::DEPTH;  // slices
+  static_assert(OF_TABLE >= Tile::STAGES - 1, "the first table is that of the slices before the loop");
 
   __device__ WgradSlices(const WgradArguments& args, const WgradBlock& block, unsigned shared)
-      : args_(args.conv) {
+      : args_(args.conv), wgrad_(args) {
     const int y_chunk = threadIdx.x % Y_CHUNKS, y_row = threadIdx.x / Y_CHUNKS;
     const int x_chunk = threadIdx.x % X_CHUNKS, x_row = threadIdx.x / X_CHUNKS;
     const int first = static_cast<int>(block.split * args.run);
-    const int end = static_cast<int>(min(first + args.run, static_cast<long long>(args_.pixels)));
-    left_ = end - first;
-    y_row_ = y_row, x_row_ = x_row;
+    end_ = static_cast<int>(min(first + args.run, static_cast<long long>(args_.pixels)));
+    count_ = (end_ - first + Tile::DEPTH - 1) / Tile::DEPTH;
+    y_left_ = end_ - first - y_row, x_left_ = end_ - first - x_row;
     y_to_ = shared + y_row * Y_PITCH + y_chunk * 16;
     x_to_ = shared + X_AT + x_row * X_PITCH + x_chunk * 16;
     const int filter = block.filter * Tile::FILTERS + y_chunk * V;
@@ -92,24 +106,71 @@ public:
     y_ = static_cast<const char*>(args.grad_output) +
          ((static_cast<long long>(first) + y_row) * args_.k + block.group * args_.group_filters + filter) *
              BYTES;
-    column_ = block.column * Tile::COLUMNS + x_chunk * V;
+    const int column = block.column * Tile::COLUMNS + x_chunk * V;
+    columns_left_ = args_.reduction - column;
     x_ = static_cast<const char*>(args_.input) +
          static_cast<long long>(block.group) * args_.group_channels * BYTES;
-    if constexpr (LINEAR)
-      x_ += ((static_cast<long long>(first) + x_row) * args_.c + column_) * BYTES;
-    else
-      at_ = at(column_);
-    pixel_ = first + x_row;
+    if constexpr (LINEAR) {
+      x_ += ((static_cast<long long>(first) + x_row) * args_.c + column) * BYTES;
+    } else {
+      column_ = at(column);
+      tables_ = shared + Tile::STAGES * STAGE;
+      columns_from_ = tables_ + 2 * TABLE + x_chunk * COLUMN;
+      if constexpr (VECTOR_X < 16) make_columns(block.column * Tile::COLUMNS);
+      table_pixel_ = first + threadIdx.x;
+      make_table(Tile::STAGES - 1);
+      turn_to_table();
+    }
   }
 
   // Slices that this block multiplies.
-  __device__ int count() const { return (left_ + Tile::DEPTH - 1) / Tile::DEPTH; }
+  __device__ int count() const { return count_; }
+
+  // The next table, in the place of the one before the last. `slices` of it are used, and those behind them
+  // are in the next one, too.
+  __device__ void make_table(int slices) {
+    if constexpr (!LINEAR) {
+      const int m = table_pixel_;
+      const unsigned n = args_.by_image(m), pq = m - n * args_.by_image.divisor;
+      const int p = args_.by_q(pq), q = pq - p * args_.q;
+      const int h = p * args_.stride_h - args_.pad_top, w = q * args_.stride_w - args_.pad_left;
+      const char* window = x_ + n * wgrad_.x_image + static_cast<long long>(h) * wgrad_.x_row +
+                           static_cast<long long>(w) * (args_.c * BYTES);
+      const auto address = reinterpret_cast<unsigned long long>(window);
+      const unsigned rows = inside(h, args_.h, args_.r, args_.dilation_h, wgrad_.by_dilation_h);
+      const unsigned columns = inside(w, args_.w, args_.s, args_.dilation_w, wgrad_.by_dilation_w);
+      const unsigned exists = static_cast<unsigned>((m - end_) >> 31);  // all bits, or none past the end
+      ptx::store_shared(tables_ + made_ + threadIdx.x * PIXEL,
+                        uint4{static_cast<unsigned>(address), static_cast<unsigned>(address >> 32),
+                              (rows | columns << args_.r) & exists, 0});
+      table_pixel_ += slices * Tile::DEPTH;
+      made_ ^= TABLE;
+    }
+  }
+
+  // Copies go on with the table that was made last.
+  __device__ void turn_to_table() {
+    if constexpr (!LINEAR) pixels_from_ = tables_ + (made_ ^ TABLE) + threadIdx.x / X_CHUNKS * PIXEL;
+  }
 
   // This thread's chunks of the next slice, to the stage at byte `stage`. Past the end, zeros.
   __device__ void copy_next(unsigned stage) {
+    // Tables are read before anything is copied: between reads of shared memory and copies to it the compiler
+    // puts three instructions that do nothing.
+    uint4 pixels[LINEAR ? 1 : Tile::DEPTH / X_AT_ONCE];
+    uint2 columns[16 / VECTOR_X] = {column_};
+    if constexpr (!LINEAR) {
+#pragma unroll
+      for (int i = 0; i < Tile::DEPTH / X_AT_ONCE; ++i)
+        pixels[i] = ptx::load_shared_16(pixels_from_ + i * X_AT_ONCE * PIXEL);
+      if constexpr (VECTOR_X < 16)
+#pragma unroll
+        for (int i = 0; i < 16 / VECTOR_X; ++i)
+          columns[i] = ptx::load_shared_pair(columns_from_ + i * (VECTOR_X / BYTES) * X_CHUNKS * COLUMN);
+    }
 #pragma unroll
     for (int i = 0; i < Tile::DEPTH / Y_AT_ONCE; ++i) {
-      const bool exists = y_row_ + i * Y_AT_ONCE < left_;
+      const bool exists = i * Y_AT_ONCE < y_left_;
       const char* from = y_ + static_cast<long long>(args_.k) * (i * Y_AT_ONCE * BYTES);
 #pragma unroll
       for (int byte = 0; byte < 16; byte += VECTOR_Y)
@@ -118,60 +179,65 @@ public:
     }
 #pragma unroll
     for (int i = 0; i < Tile::DEPTH / X_AT_ONCE; ++i) {
-      const bool exists = x_row_ + i * X_AT_ONCE < left_;
       const unsigned to = x_to_ + stage + i * X_AT_ONCE * X_PITCH;
       if constexpr (LINEAR) {
+        const bool exists = i * X_AT_ONCE < x_left_;
         const char* from = x_ + static_cast<long long>(args_.c) * (i * X_AT_ONCE * BYTES);
 #pragma unroll
         for (int byte = 0; byte < 16; byte += VECTOR_X)
-          copy<VECTOR_X>(to + byte, from + byte, exists && column_ + byte / BYTES < args_.reduction);
+          copy<VECTOR_X>(to + byte, from + byte, exists && byte / BYTES < columns_left_);
       } else {
-        const int m = pixel_ + i * X_AT_ONCE;
-        const int n = args_.by_image(m), pq = m - n * args_.by_image.divisor;
-        const int p = args_.by_q(pq), q = pq - p * args_.q;
-        const int h = p * args_.stride_h, w = q * args_.stride_w;
-        const long long pixel = (static_cast<long long>(n) * args_.h + h) * args_.w + w;
-        const char* from = x_ + pixel * (args_.c * BYTES);
+        const char* window =
+            reinterpret_cast<const char*>(static_cast<unsigned long long>(pixels[i].y) << 32 | pixels[i].x);
 #pragma unroll
         for (int byte = 0; byte < 16; byte += VECTOR_X) {
-          const Column column = byte ? at(column_ + byte / BYTES) : at_;
-          const bool inside = static_cast<unsigned>(h + column.down) < static_cast<unsigned>(args_.h) &&
-                              static_cast<unsigned>(w + column.right) < static_cast<unsigned>(args_.w);
-          copy<VECTOR_X>(to + byte, from + column.offset, exists && inside);
+          const uint2 column = columns[byte / VECTOR_X];
+          copy<VECTOR_X>(to + byte, ptx::mad_wide(column.x, args_.patch.one, window),
+                         !(column.y & ~pixels[i].z));
         }
       }
     }
     ptx::cp_async_commit();
-    left_ -= Tile::DEPTH;
-    pixel_ += Tile::DEPTH;
+    y_left_ -= Tile::DEPTH, x_left_ -= Tile::DEPTH;
     y_ += static_cast<long long>(args_.k) * (Tile::DEPTH * BYTES);
-    if constexpr (LINEAR) x_ += static_cast<long long>(args_.c) * (Tile::DEPTH * BYTES);
+    if constexpr (LINEAR)
+      x_ += static_cast<long long>(args_.c) * (Tile::DEPTH * BYTES);
+    else
+      pixels_from_ += Tile::DEPTH * PIXEL;
   }
 
 private:
-  // Column j: from the pixel at (p stride_h, q stride_w) so many rows down, columns right, and bytes.
-  struct Column {
-    int down, right;
-    long long offset;
-  };
+  // The bits of the `taps` rows (or columns) under a window that begins at `first` of `size`.
+  __device__ static unsigned inside(int first, int size, int taps, int dilation,
+                                    const Division& by_dilation) {
+    const int before = min(static_cast<int>(by_dilation(max(dilation - 1 - first, 0))), taps);
+    const int until = min(static_cast<int>(by_dilation(max(size - first + dilation - 1, 0))), taps);
+    return (1u << until) - (1u << before);
+  }
 
-  __device__ Column at(int j) const {
-    const int tap = args_.by_channels(j), c = j - tap * args_.group_channels;
-    const int r = args_.by_s(tap), s = tap - r * args_.s;
-    // Past the last column, a row above all images.
-    const int down = j < args_.reduction ? r * args_.dilation_h - args_.pad_top : 1 << 31;
-    const int right = s * args_.dilation_w - args_.pad_left;
-    const long long pixel = static_cast<long long>(down) * args_.w + right;
-    return {down, right, (pixel * args_.c + c) * BYTES};
+  // Column j: bytes from a window's first, and bits.
+  __device__ uint2 at(int j) const {
+    const typename Rows::At column = Rows::at(args_, j);
+    return {static_cast<unsigned>(column.offset), column.bits};
+  }
+
+  // The columns of the tile. Those that neighbouring threads read at once lie side by side.
+  __device__ void make_columns(int first) const {
+    for (int i = threadIdx.x; i < Tile::COLUMNS; i += Tile::THREADS)
+      ptx::store_shared(tables_ + 2 * TABLE + (i % V * X_CHUNKS + i / V) * COLUMN, at(first + i));
   }
 
   const Conv2dArguments& args_;
-  int left_;  // pixels of the split from the next slice on
-  int pixel_, column_;
-  int y_row_, x_row_, filters_left_;
+  const WgradArguments& wgrad_;
+  int count_, end_;      // slices of the split, and the pixel behind them
+  int y_left_, x_left_;  // pixels of it from this thread's first of the next slice on
+  int filters_left_, columns_left_;
   unsigned y_to_, x_to_;  // in the first stage
   const char *y_, *x_;
-  Column at_;
+  int table_pixel_;             // of the next table
+  unsigned tables_, made_ = 0;  // where tables are, and in them that to be made next
+  unsigned pixels_from_, columns_from_;
+  uint2 column_;
 };
 
 }  // namespace pyconvx

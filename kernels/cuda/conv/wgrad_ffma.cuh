@@ -23,22 +23,28 @@ public:
   __device__ WgradFfma(const WgradArguments& args, const unsigned char* shared)
       : args_(args), block_(args), slices_(args, block_, ptx::shared_address(shared)), shared_(shared) {}
 
-  // The pipeline of fprop_ffma.cuh.
+  // The pipeline of fprop_ffma.cuh. A table is made before the barrier behind which it is read.
   __device__ void multiply_all() {
     const bool sums_bias = BIAS && block_.column == 0 && args_.bias_sums;
     int slices = slices_.count();
+    if constexpr (!LINEAR) __syncthreads();
 #pragma unroll
     for (int stage = 0; stage < LAST_STAGE; stage += Slices::STAGE) slices_.copy_next(stage);
     int read = 0, write = LAST_STAGE;
+    while (slices > 0) {
+      slices_.make_table(Slices::OF_TABLE);
+      slices_.turn_to_table();
+      const int end = max(slices - Slices::OF_TABLE, 0);
 #pragma unroll 1
-    for (; slices > 0; --slices) {
-      ptx::cp_async_wait<Tile::STAGES - 2>();
-      __syncthreads();
-      slices_.copy_next(write);
+      for (; slices > end; --slices) {
+        ptx::cp_async_wait<Tile::STAGES - 2>();
+        __syncthreads();
+        slices_.copy_next(write);
 #pragma unroll
-      for (int row = 0; row < Tile::DEPTH; ++row) multiply(read, row, sums_bias);
-      read = read == LAST_STAGE ? 0 : read + Slices::STAGE;
-      write = write == LAST_STAGE ? 0 : write + Slices::STAGE;
+        for (int row = 0; row < Tile::DEPTH; ++row) multiply(read, row, sums_bias);
+        read = read == LAST_STAGE ? 0 : read + Slices::STAGE;
+        write = write == LAST_STAGE ? 0 : write + Slices::STAGE;
+      }
     }
     ptx::cp_async_wait<0>();
   }

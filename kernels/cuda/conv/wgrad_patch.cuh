@@ -163,7 +163,7 @@ private:
     const bool x_exists = left_ > 0 && static_cast<unsigned>(w_) < static_cast<unsigned>(conv.w);
 #pragma unroll
     for (int i = 0; i < ROWS / X_AT_ONCE; ++i) {
-      const char* from = x_ + i * X_AT_ONCE * args_.x_row;
+      const char* from = x_ + static_cast<long long>(args_.x_row) * (i * X_AT_ONCE);
       const unsigned to = x_to_ + stage + i * X_AT_ONCE * ROW * X_PITCH;
       const bool inside =
           x_exists && static_cast<unsigned>(h_ + i * X_AT_ONCE) < static_cast<unsigned>(conv.h);

@@ -45,37 +45,47 @@ public:
     }
   }
 
-  // The pipeline of fprop_tensor_core.cuh.
+  // The pipeline of fprop_tensor_core.cuh. The slices that are copied while those of one table are multiplied
+  // have a table of their own; during that, the one behind it is made.
   __device__ void multiply_all() {
-    int slices = slices_.count();
     const bool sums_bias = BIAS && block_.column == 0 && args_.bias_sums;
+    int slices = slices_.count();
+    if constexpr (!LINEAR) {
+      slices_.make_table(Slices::OF_TABLE);
+      __syncthreads();
+    }
 #pragma unroll
     for (int stage = 0; stage < LAST_STAGE; stage += Slices::STAGE) slices_.copy_next(stage);
     ptx::cp_async_wait<Tile::STAGES - 2>();
     __syncthreads();
     unsigned read = 0, write = LAST_STAGE;
     load_operands(0, read, 0);
+    while (slices > 0) {
+      slices_.turn_to_table();
+      slices_.make_table(Slices::OF_TABLE);
+      const int end = max(slices - Slices::OF_TABLE, 0);
 #pragma unroll 1
-    for (; slices > 0; --slices) {
+      for (; slices > end; --slices) {
 #pragma unroll
-      for (int step = 0; step < STEPS; ++step) {
-        if (sums_bias) add_to_bias(read, step);
-        if (step == 0) {
-          slices_.copy_next(write);
-          write = write == LAST_STAGE ? 0 : write + Slices::STAGE;
+        for (int step = 0; step < STEPS; ++step) {
+          if (sums_bias) add_to_bias(read, step);
+          if (step == 0) {
+            slices_.copy_next(write);
+            write = write == LAST_STAGE ? 0 : write + Slices::STAGE;
+          }
+          if (step == STEPS - 1) {
+            ptx::cp_async_wait<Tile::STAGES - 2>();
+            __syncthreads();
+            read = read == LAST_STAGE ? 0 : read + Slices::STAGE;
+          }
+          load_operands((step + 1) % 2, read, (step + 1) % STEPS);
+#pragma unroll
+          for (int i = 0; i < M; ++i)
+#pragma unroll
+            for (int j = 0; j < N; ++j)
+              multiply(sum_[i][j], y_[step % 2][i], x_[step % 2][j / 2][j % 2 * 2],
+                       x_[step % 2][j / 2][j % 2 * 2 + 1], Element{});
         }
-        if (step == STEPS - 1) {
-          ptx::cp_async_wait<Tile::STAGES - 2>();
-          __syncthreads();
-          read = read == LAST_STAGE ? 0 : read + Slices::STAGE;
-        }
-        load_operands((step + 1) % 2, read, (step + 1) % STEPS);
-#pragma unroll
-        for (int i = 0; i < M; ++i)
-#pragma unroll
-          for (int j = 0; j < N; ++j)
-            multiply(sum_[i][j], y_[step % 2][i], x_[step % 2][j / 2][j % 2 * 2],
-                     x_[step % 2][j / 2][j % 2 * 2 + 1], Element{});
       }
     }
     ptx::cp_async_wait<0>();
