@@ -210,24 +210,27 @@ void bind_plan(py::module_& m) {
   bind_tiled_plan_of(
       m, "plan_max_pool2d", &plan_max_pool2d,
       "The launches of a max pooling: buffers input, output and, where the problem has an index, indices.\n"
-      "A tile is how many windows a thread owns, down x across.");
+      "A tile is how many windows a thread owns, down x across; where planes are pooled through shared\n"
+      "memory, it is the rows x columns of windows that a block owns.");
   bind_tiled_plan_of(
       m, "plan_max_pool2d_backward", &plan_max_pool2d_backward,
       "The launches of its gradient: buffers grad_output, indices, grad_input. A tile is how many blocks of\n"
-      "stride x stride pixels a thread owns.");
+      "stride x stride pixels a thread owns, or a block of planes.");
   bind_plan_of(m, "plan_max_pool2d_gather", &plan_max_pool2d_gather,
                "The launches of a gather at a max pooling's winners: buffers input, indices, output.");
-  bind_plan_of(m, "plan_max_unpool2d", &plan_max_unpool2d,
-               "The launches of a max unpooling: buffers input, indices, output, and bad_index, 8 bytes of "
-               "zeros, in which\n"
-               "~(the place in memory of the first index that lies outside its plane) is left, if there is "
-               "one.");
-  bind_plan_of(m, "plan_max_unpool2d_backward", &plan_max_unpool2d_backward,
-               "The launches of its gradient: buffers grad_output, indices, grad_input, and bad_index as "
-               "forward.");
-  bind_plan_of(m, "plan_nearest_unpool2d", &plan_nearest_unpool2d, "Buffers input, output.");
-  bind_plan_of(m, "plan_nearest_unpool2d_backward", &plan_nearest_unpool2d_backward,
-               "Buffers grad_output, grad_input.");
+  bind_tiled_plan_of(
+      m, "plan_max_unpool2d", &plan_max_unpool2d,
+      "The launches of a max unpooling: buffers input, indices, output, and bad_index, 8 bytes of "
+      "zeros, in which\n"
+      "~(the place in memory of the first index that lies outside its plane) is left, if there is "
+      "one. Of planes, a tile is the rows x columns of cells that a block owns.");
+  bind_tiled_plan_of(
+      m, "plan_max_unpool2d_backward", &plan_max_unpool2d_backward,
+      "The launches of its gradient: buffers grad_output, indices, grad_input, and bad_index as "
+      "forward.");
+  bind_tiled_plan_of(m, "plan_nearest_unpool2d", &plan_nearest_unpool2d, "Buffers input, output.");
+  bind_tiled_plan_of(m, "plan_nearest_unpool2d_backward", &plan_nearest_unpool2d_backward,
+                     "Buffers grad_output, grad_input.");
   bind_elementwise_plan(m, "plan_residual_add", &plan_residual_add, "Buffers x, residual, output.");
   bind_elementwise_plan(
       m, "plan_residual_add_mask", &plan_residual_add_mask,

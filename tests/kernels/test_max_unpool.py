@@ -48,6 +48,28 @@ def test_values_and_gradients_are_moved_to_the_bit(case, layout):
         Unpooling(*CASES[case], dtype=dtype, index=index, layout=layout).check()
 
 
+@pytest.mark.parametrize("case", ["2x2 on odd sizes", "3x3 stride 3", "dilated, apart", "stride beyond the window"])
+def test_every_tile_of_planes(case):
+    """Tiles of some rows of a plane, and of many planes; and rows that do not fit shared memory."""
+    for dtype, index in [(BF16, U8), (F64, I32)]:
+        unpooling = Unpooling(*CASES[case], dtype=dtype, index=index, layout="nchw")
+        for backward in (False, True):
+            plan = unpooling.plan(backward)
+            assert plan.family == "max_unpool_rows"
+            for candidate in plan.candidates:
+                result, bad = unpooling.run(backward, unpooling.plan(backward, tile=candidate.tile))
+                expected = unpooling.expected_backward() if backward else unpooling.expected()
+                assert bad == -1 and same_bits(result, expected)
+            with pytest.raises(ValueError, match="there is no tile 3x3x3"):
+                unpooling.plan(backward, tile="3x3x3")
+
+
+def test_planes_whose_rows_do_not_fit_shared_memory():
+    case = Unpooling((1, 1, 2, 25000), (2, 2), (2, 2), dtype=F16, layout="nchw")
+    assert case.plan().family == case.plan(backward=True).family == "max_unpool"
+    case.check()
+
+
 @pytest.mark.parametrize("index", [U8, I32, I64], ids=str)
 @pytest.mark.parametrize("dtype", [F16, BF16, F32, F64], ids=str)
 def test_types(dtype, index):
@@ -248,6 +270,14 @@ def test_every_chip_has_a_plan_and_an_empty_batch_none():
 # The checks are checked: kernels that are wrong in one place.
 
 FAULTS = {
+    "windows read before they are there": ("max_unpool_rows.cuh", "    indices.load(first, all);\n    __syncthreads();",
+                                           "    indices.load(first, all);"),
+    "gradients read before they are there": ("max_unpool_rows.cuh", "args_.p * args_.q);\n    __syncthreads();",
+                                             "args_.p * args_.q);"),
+    "stored before it is there": ("max_unpool_rows.cuh", "    __syncthreads();\n    output", "    output"),
+    "cells of the wrong plane": ("max_unpool_rows.cuh", "at.plane * args_.h + h - top", "at.plane * args_.p + h - top"),
+    "windows of cells without": ("max_unpool_rows.cuh", "at.row < args_.p && at.column < args_.q", "at.row < args_.p"),
+    "an index that is not looked at": ("max_unpool_rows.cuh", "value = gradient[(", "value = gradient[0 * ("),
     "lanes that keep each other's indices": ("words.cuh", "upper ? piece[k][j] : piece[k | step][j]", "piece[k][j]"),
     "values of the neighbour's chunk": ("unpool.cuh", "k * K + at_.chunk % K", "k + at_.chunk % K"),
     "the first that wins": ("unpool_last.cuh", "static_cast<Rank>(rank + 1));\n", "static_cast<Rank>(1));\n"),
@@ -267,13 +297,17 @@ def test_faults_are_noticed(fault, tmp_path, monkeypatch):
     assert right in text
     (headers / "pool" / file).write_text(text.replace(right, wrong))
     noticed = 0
-    for case in [
-        Unpooling((1, 32, 7, 9), (2, 2), (2, 2)),
-        Unpooling((1, 8, 7, 9), (3, 3), (2, 2), seed=1),
-        Unpooling((1, 4, 7, 9), (3, 3), (1, 1), index=I64),
-    ]:
+    for case in (
+        [
+            Unpooling((1, 32, 7, 9), (2, 2), (2, 2)),
+            Unpooling((1, 8, 7, 9), (3, 3), (2, 2), seed=1),
+            Unpooling((1, 4, 7, 9), (3, 3), (1, 1), index=I64),
+        ]
+        if "rows" not in file
+        else [Unpooling((2, 9, 31, 35), (2, 2), (2, 2), layout="nchw")]
+    ):
         try:
             case.check(headers=headers)
-        except AssertionError:
+        except (AssertionError, emulator.EmulatorError):
             noticed += 1
     assert noticed

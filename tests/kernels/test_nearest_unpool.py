@@ -68,6 +68,36 @@ def test_vector_lengths(alignment, layout):
     assert torch.equal(output, x.repeat_interleave(2, down).repeat_interleave(2, across))
 
 
+@pytest.mark.parametrize("dtype", [F16, BF16, F32, F64], ids=str)
+@pytest.mark.parametrize("sizes", [(2, 5, 6, 8, (2, 2)), (3, 33, 5, 7, (3, 1)), (1, 2, 3, 11, (1, 4))], ids=str)
+def test_gradients_of_planes(sizes, dtype):
+    """From rows in shared memory, in every tile; summed in the order of channels last."""
+    n, c, p, q, scale = sizes
+    grad = torch.randn(n, c, p * scale[0], q * scale[1], generator=torch.Generator().manual_seed(0)).to(dtype)
+    expected = torch.full((n, p, q, c), torch.nan, dtype=dtype)
+    buffers = {"grad_output": grad.permute(0, 2, 3, 1).contiguous(), "grad_input": expected}
+    run(_C.plan_nearest_unpool2d_backward(problem(n, c, p, q, scale, dtype), "a100"), buffers)
+    case = problem(n, c, p, q, scale, dtype, "nchw")
+    for candidate in _C.plan_nearest_unpool2d_backward(case, "a100").candidates:
+        plan = _C.plan_nearest_unpool2d_backward(case, "a100", tile=candidate.tile)
+        result = torch.full((n, c, p, q), torch.nan, dtype=dtype)
+        (launch,) = run(plan, {"grad_output": grad, "grad_input": result})
+        assert "nearest_unpool_rows_backward" in plan.launches[0].kernel
+        assert torch.equal(result, expected.permute(0, 3, 1, 2))
+    moved, fewest = launch.counts.total.bytes_moved, (grad.numel() + result.numel()) * dtype.itemsize
+    assert moved <= 1.02 * fewest + 128
+    with pytest.raises(ValueError, match="there is no tile 3x3x3"):
+        _C.plan_nearest_unpool2d_backward(case, "a100", tile="3x3x3")
+
+
+def test_gradients_of_planes_whose_rows_do_not_fit_shared_memory():
+    grad = torch.randint(-9, 9, (1, 1, 2, 26000)).to(BF16)
+    result = torch.full((1, 1, 1, 13000), torch.nan, dtype=BF16)
+    plan = _C.plan_nearest_unpool2d_backward(problem(1, 1, 1, 13000, (2, 2), BF16, "nchw"), "a100")
+    run(plan, {"grad_output": grad, "grad_input": result})
+    assert torch.equal(result, grad.view(1, 1, 2, 13000, 2).float().sum((2, 4))[:, :, None].to(BF16))
+
+
 class LastLaunch:
     """Of a plan, the launch that is needed because a launch has fewer than 2^31 threads."""
 
@@ -99,6 +129,9 @@ def test_what_has_no_plan_is_refused_in_a_sentence(changes, sentence):
 # The checks are checked: kernels that are wrong in one place.
 
 FAULTS = {
+    "read before it is there": ("  __syncthreads();\n  const int count", "  const int count"),
+    "stored before it is there": ("  __syncthreads();\n  output", "  output"),
+    "a row of the cell left out": ("corner + dh * args.w + dw", "corner + dw"),
     "a first term a row": (
         "dh + dw ? sum[v] + term[v] : term[v]",
         "dh ? sum[v] + term[v] : term[v]",
@@ -112,9 +145,17 @@ def test_faults_are_noticed(fault, tmp_path, monkeypatch):
     monkeypatch.setenv("PYCONVX_CACHE_DIR", str(tmp_path / "cache"))
     right, wrong = FAULTS[fault]
     headers = copytree(kernels_folder(), tmp_path / "cuda")
-    text = (headers / "pool" / "nearest_unpool.cuh").read_text()
-    assert right in text
-    (headers / "pool" / "nearest_unpool.cuh").write_text(text.replace(right, wrong))
+    names = ["nearest_unpool.cuh", "nearest_unpool_rows.cuh"]
+    (file,) = (headers / "pool" / name for name in names if right in (headers / "pool" / name).read_text())
+    file.write_text(file.read_text().replace(right, wrong))
+    if "rows" in file.name:
+        grad = torch.arange(2 * 9 * 30 * 32).view(2, 9, 30, 32).double()
+        result = torch.full((2, 9, 15, 16), torch.nan, dtype=F64)
+        buffers, plan = {"grad_output": grad, "grad_input": result}, problem(2, 9, 15, 16, (2, 2), F64, "nchw")
+        with pytest.raises((AssertionError, emulator.EmulatorError)):
+            run(_C.plan_nearest_unpool2d_backward(plan, "a100"), buffers, headers=headers)
+            assert torch.equal(result, grad.view(2, 9, 15, 2, 16, 2).sum((3, 5)))
+        return
     x = torch.arange(1 * 4 * 6 * 8).view(1, 4, 6, 8).double()
     output, grad_input = torch.full((1, 8, 12, 8), torch.nan, dtype=F64), torch.full_like(x, torch.nan)
     case = problem(1, 8, 4, 6, (2, 2), F64)

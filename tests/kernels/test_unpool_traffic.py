@@ -7,6 +7,7 @@ import torch
 
 from kernels.harness import run
 from kernels.unpooling import Unpooling
+from pyconvx import _C
 
 BF16, F32, F64 = torch.bfloat16, torch.float32, torch.float64
 
@@ -33,6 +34,22 @@ def test_byte_offsets_cost_the_fewest_bytes(dtype, channels, window):
     if dtype == BF16 and window == 2:
         for launch in (forward, backward):
             assert launch.counts.total.bytes_moved == 11 * pooled
+
+
+@pytest.mark.parametrize("size", [(1, 32, 32, 32), (1, 64, 14, 14), (1, 16, 30, 50)], ids=str)
+def test_planes_cost_the_fewest_bytes(size):
+    """N C H W: full sectors by 16 bytes, but for the last bytes of a tensor, in 11 bytes a pooled value."""
+    case = Unpooling(size, (2, 2), (2, 2), dtype=BF16, layout="nchw")
+    names = ["h", "w", "p", "q", "r", "s", "stride", "dtype", "layout", "index"]
+    batch = _C.Unpool2dProblem(n=256, c=64, **{name: getattr(case.problem, name) for name in names})
+    for backward in (False, True):
+        tile = (_C.plan_max_unpool2d_backward if backward else _C.plan_max_unpool2d)(batch, "a100").tile
+        (launch,) = run(case.plan(backward, tile=tile), case.buffers(backward))
+        counts = launch.counts
+        narrow = counts.where(lambda site: ".global." in site.opcode and ".v4." not in site.opcode)
+        assert narrow.bytes_asked <= 64
+        assert counts.total.bytes_moved <= 11.15 * case.input.numel()
+        assert counts.total.wavefronts <= 1.5 * counts.total.ideal_wavefronts
 
 
 def test_overlapping_windows_write_every_output_once():

@@ -4,6 +4,7 @@
 #include "../../../kernels/cuda/pool/bands.cuh"
 #include "plan/pool/sweep.h"
 
+#include <cmath>
 #include <functional>
 #include <optional>
 
@@ -37,8 +38,9 @@ struct BandChoice {
 
 // How many rows a block has. More of them share more of what they read, and leave fewer blocks. The model:
 // memory is busy while each SM has 32 KB on their way, of which every block asks for what it reads; and a
-// block, which reads, waits, computes and writes, takes 2000 clocks at least. Bands whose runs begin at
-// multiples of 16 bytes have no pieces that two blocks share. Candidates are added to the plan.
+// block, which reads, waits, computes and writes, takes 2000 clocks at least. Of equals, the larger. Bands
+// whose runs begin at multiples of 16 bytes have no pieces that two blocks share. Candidates are added to the
+// plan.
 inline BandChoice choose_band(LaunchPlan& plan, int64_t images, int64_t rows, int64_t columns,
                               const std::vector<BandRun>& read, const std::vector<BandRun>& written,
                               const Device& device, const std::string& tile) {
@@ -72,9 +74,9 @@ inline BandChoice choose_band(LaunchPlan& plan, int64_t images, int64_t rows, in
     constexpr double kBytesPerClock = 14;  // from DRAM, for each SM, within a fifth of every chip's
     const Candidate candidate{
         text(count, "x", columns), static_cast<int>(resident), waves,
-        std::max(blocks * (in + out) / (device.sms * kBytesPerClock) / busy, waves * 2000)};
+        std::max(blocks * (in + out) / (device.sms * kBytesPerClock) / busy, std::ceil(waves) * 2000)};
     plan.candidates.push_back(candidate);
-    if (tile.empty() ? best.rows && candidate.clocks >= least : candidate.tile != tile) continue;
+    if (tile.empty() ? best.rows && candidate.clocks > least : candidate.tile != tile) continue;
     best = choice, least = candidate.clocks;
     plan.tile = candidate.tile;
   }
@@ -92,6 +94,7 @@ void add_bands(LaunchPlan& plan, const Kernel& kernel, Arguments args, const Ban
   args.bands.by_rows = division_by(static_cast<unsigned>(rows));
   args.bands.by_columns = division_by(static_cast<unsigned>(columns));
   for (int64_t image = 0; image < images; image += most_images) {
+    args.bands.first_image = image;
     args.bands.images = narrow(std::min(most_images, images - image));
     args.bands.all_rows = narrow(args.bands.images * rows);
     Launch launch{kernel.name,

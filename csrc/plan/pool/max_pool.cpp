@@ -130,7 +130,7 @@ public:
     };
     args.rows = choose_rows(kind_.window.size > kind_.window.stride, x_.p(), x_.q(), columns, bytes);
     plan_.family = kind_.window.size ? "max_pool" : "max_pool_any";
-    if (args.rows == 0) return Refusal{no_tile()};
+    if (args.rows == 0) return Refusal{no_tile(name_, options_.tile)};
     add(forward_kernel(kind_), args, ceil_div(x_.p(), args.rows), ceil_div(x_.q(), columns),
         forward_buffers());
     return plan_;
@@ -151,7 +151,7 @@ public:
         return (rows + reach) * (2 + reach) * window_bytes() + rows * 2 * pixels * kind_.vector;
       };
       args.rows = choose_rows(reach > 0, blocks_h, blocks_w, 2, bytes);
-      if (args.rows == 0) return Refusal{no_tile()};
+      if (args.rows == 0) return Refusal{no_tile(name_, options_.tile)};
       rows = ceil_div(blocks_h, args.rows), columns = ceil_div(blocks_w, 2);
     }
     plan_.family = kind_.window.size ? "max_pool_backward" : "max_pool_backward_any";
@@ -309,11 +309,6 @@ private:
       plan_.tile = candidate.tile;
     }
     return best;
-  }
-
-  std::string no_tile() const {
-    return text(name_, ": there is no tile ", options_.tile,
-                " for this window; leave the tile open, or take one of the plan's candidates");
   }
 
   void add(const Kernel& kernel, const MaxPoolArguments& args, int64_t rows, int64_t columns,

@@ -1,6 +1,7 @@
 // Which kernels unpool, and how their threads are laid out.
 #include "../../../kernels/cuda/pool/unpool_arguments.cuh"
 #include "plan/conv_arguments.h"
+#include "plan/pool/bands.h"
 #include "plan/pool/sweep.h"
 
 namespace pyconvx {
@@ -12,11 +13,12 @@ constexpr int64_t kMostWindows = 9;
 
 class UnpoolPlanner {
 public:
-  UnpoolPlanner(const Unpool2dProblem& problem, const PlanOptions& options, bool backward)
-      : x_(problem), options_(options), backward_(backward), bytes_(element_bytes(problem.dtype)),
-        index_bytes_(problem.index == IndexType::u8    ? 1
-                     : problem.index == IndexType::i32 ? 4
-                                                       : 8),
+  UnpoolPlanner(const Unpool2dProblem& problem, const Device& device, const PlanOptions& options,
+                bool backward)
+      : x_(problem), device_(device), options_(options), backward_(backward),
+        bytes_(element_bytes(problem.dtype)), index_bytes_(problem.index == IndexType::u8    ? 1
+                                                           : problem.index == IndexType::i32 ? 4
+                                                                                             : 8),
         nhwc_(problem.layout == Layout::nhwc), images_(nhwc_ ? problem.n : problem.n * problem.c),
         channels_(nhwc_ ? problem.c : 1),
         stride_h_(problem.p > 1 ? problem.stride_h : std::max(problem.stride_h, span_h())),
@@ -31,8 +33,9 @@ public:
       plan_last();
     else if (windows > 1)
       plan_overlapping();
-    else
+    else if (nhwc_ || !plan_rows())
       plan_apart();
+    if (plan_.tile != options_.tile && !options_.tile.empty()) return Refusal{no_tile(name(), options_.tile)};
     return plan_;
   }
 
@@ -87,10 +90,40 @@ private:
             std::max(x_.q, ceil_div(x_.w + x_.pad_left, stride_w_)), chunks};
   }
 
+  // Is the window a constant to the kernels? Forward it must fill its cell.
+  bool constant() const {
+    const bool square = x_.r == x_.s && (x_.r == 2 || x_.r == 3) && x_.dilation_h == 1 && x_.dilation_w == 1;
+    return square && (backward_ || (stride_h_ == x_.r && stride_w_ == x_.s));
+  }
+
+  // Rows of planes in shared memory. False where a row does not fit, positions in a plane have more than 31
+  // bits, or strides leave out so many rows that reading all of them would not do.
+  bool plan_rows() {
+    if ((x_.h + x_.pad_top + span_h() + stride_h_) * (x_.w + x_.pad_left + stride_w_) >= kMostSwept ||
+        (x_.p + 1) * (x_.q + 1) >= kMostSwept || (backward_ && stride_h_ > 2 * span_h()))
+      return false;
+    const SweepExtent owned = windows(1);
+    const BandRun plane = rows_under(x_.w * bytes_, x_.h, owned.rows, stride_h_,
+                                     backward_ ? span_h() : stride_h_),
+                  values = rows_under(x_.q * bytes_, x_.p, owned.rows, 1, 1),
+                  indices = rows_under(x_.q * index_bytes_, x_.p, owned.rows, 1, 1);
+    const BandChoice band =
+        choose_band(plan_, images_, owned.rows, owned.columns, {backward_ ? plane : values, indices},
+                    {backward_ ? values : plane}, device_, options_.tile);
+    if (!band.rows) return false;
+    plan_.family = "max_unpool_rows";
+    const std::string types = text("<", value_name(bytes_), ", ", index_name());
+    const int64_t size = constant() ? x_.r : 0;
+    const Kernel kernel{backward_ ? text("pyconvx::max_unpool_rows_backward", types, ">")
+                                  : text("pyconvx::max_unpool_rows", types, ", ", size, ", ", size, ">"),
+                        "pool/max_unpool_rows.cuh"};
+    add_bands(plan_, kernel, args_, band, images_, owned.rows, owned.columns, buffers());
+    return true;
+  }
+
   void plan_apart() {
     plan_.family = "max_unpool";
-    const bool square = x_.r == x_.s && (x_.r == 2 || x_.r == 3) && x_.dilation_h == 1 && x_.dilation_w == 1;
-    const bool constant = square && (backward_ || (stride_h_ == x_.r && stride_w_ == x_.s));
+    const bool constant = this->constant();
     // Of any window, in float64, eight chunks a thread take more registers than there are.
     const bool wide = (constant || bytes_ < 8) && x_.index == IndexType::u8 && channels_ % 16 == 0 &&
                       options_.alignment >= 16;
@@ -146,9 +179,9 @@ private:
     return x_.index == IndexType::u8 ? "unsigned char" : x_.index == IndexType::i32 ? "int" : "long long";
   }
 
-  void add(const std::string& kernel, const char* header, const SweepExtent& extent) {
+  std::vector<SweptBuffer> buffers() const {
     const int64_t pooled = x_.p * x_.q * channels_, plane = x_.h * x_.w * channels_;
-    std::vector<SweptBuffer> buffers = {
+    std::vector<SweptBuffer> all = {
         {backward_ ? "grad_output" : "input", offsetof(UnpoolArguments, from),
          (backward_ ? plane : pooled) * bytes_},
         {"indices", offsetof(UnpoolArguments, indices), pooled * index_bytes_},
@@ -156,11 +189,16 @@ private:
          (backward_ ? pooled : plane) * bytes_},
         {"bad_index", offsetof(UnpoolArguments, bad_index), 0},
     };
-    if (rank_bytes_) buffers.push_back({"last", offsetof(UnpoolArguments, last), plane * rank_bytes_});
-    add_sweep(plan_, kernel, header, args_, extent, buffers);
+    if (rank_bytes_) all.push_back({"last", offsetof(UnpoolArguments, last), plane * rank_bytes_});
+    return all;
+  }
+
+  void add(const std::string& kernel, const char* header, const SweepExtent& extent) {
+    add_sweep(plan_, kernel, header, args_, extent, buffers());
   }
 
   const Unpool2dProblem& x_;
+  const Device& device_;
   const PlanOptions& options_;
   const bool backward_;
   const int bytes_, index_bytes_;
@@ -174,14 +212,14 @@ private:
 
 }  // namespace
 
-std::variant<LaunchPlan, Refusal> plan_max_unpool2d(const Unpool2dProblem& problem, const Device&,
+std::variant<LaunchPlan, Refusal> plan_max_unpool2d(const Unpool2dProblem& problem, const Device& device,
                                                     const PlanOptions& options) {
-  return UnpoolPlanner(problem, options, false).plan();
+  return UnpoolPlanner(problem, device, options, false).plan();
 }
 
-std::variant<LaunchPlan, Refusal> plan_max_unpool2d_backward(const Unpool2dProblem& problem, const Device&,
-                                                             const PlanOptions& options) {
-  return UnpoolPlanner(problem, options, true).plan();
+std::variant<LaunchPlan, Refusal>
+plan_max_unpool2d_backward(const Unpool2dProblem& problem, const Device& device, const PlanOptions& options) {
+  return UnpoolPlanner(problem, device, options, true).plan();
 }
 
 }  // namespace pyconvx

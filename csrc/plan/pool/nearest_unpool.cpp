@@ -1,5 +1,6 @@
 #include "../../../kernels/cuda/pool/nearest_arguments.cuh"
 #include "plan/conv_arguments.h"
+#include "plan/pool/bands.h"
 #include "plan/pool/sweep.h"
 
 namespace pyconvx {
@@ -22,8 +23,8 @@ std::string refusal(const NearestUnpool2dProblem& x, const char* op, const PlanO
   return {};
 }
 
-std::variant<LaunchPlan, Refusal> plan(const NearestUnpool2dProblem& x, const PlanOptions& options,
-                                       bool backward) {
+std::variant<LaunchPlan, Refusal> plan(const NearestUnpool2dProblem& x, const Device& device,
+                                       const PlanOptions& options, bool backward) {
   const char* op = backward ? "nearest_unpool2d_backward" : "nearest_unpool2d";
   if (std::string sentence = refusal(x, op, options); !sentence.empty()) return Refusal{sentence};
   LaunchPlan plan;
@@ -36,27 +37,41 @@ std::variant<LaunchPlan, Refusal> plan(const NearestUnpool2dProblem& x, const Pl
   args.c = static_cast<int>(channels);
   args.scale_h = static_cast<int>(x.scale_h), args.scale_w = static_cast<int>(x.scale_w);
   args.by_scale_w = division_by(args.scale_w);
+  const int64_t small = x.p * x.q * channels * bytes, large = x.h() * x.w() * channels * bytes;
+  const std::vector<SweptBuffer> buffers = {
+      {backward ? "grad_output" : "input", offsetof(NearestArguments, from), backward ? large : small},
+      {backward ? "grad_input" : "output", offsetof(NearestArguments, to), backward ? small : large}};
+  if (!nhwc && backward && x.h() * x.w() < kMostSwept) {
+    const BandChoice band =
+        choose_band(plan, images, x.p, x.q, {rows_under(x.w() * bytes, x.h(), x.p, x.scale_h, x.scale_h)},
+                    {rows_under(x.q * bytes, x.p, x.p, 1, 1)}, device, options.tile);
+    if (band.rows) {
+      const Kernel kernel{text("pyconvx::nearest_unpool_rows_backward<", element_name(x.dtype), ">"),
+                          "pool/nearest_unpool_rows.cuh"};
+      add_bands(plan, kernel, args, band, images, x.p, x.q, buffers);
+      return plan;
+    }
+  }
+  if (!options.tile.empty()) return Refusal{no_tile(op, options.tile)};
   const int64_t vector = channels_at_once(rows ? x.w() : channels, {bytes}, options.alignment);
   const char* element = backward ? element_name(x.dtype) : value_name(static_cast<int>(bytes));
-  const int64_t small = x.p * x.q * channels * bytes, large = x.h() * x.w() * channels * bytes;
   add_sweep(plan, text("pyconvx::", plan.family, rows ? "_rows<" : "<", element, ", ", vector, ">"),
             "pool/nearest_unpool.cuh", args,
-            {images, x.p, rows ? x.w() / vector : x.q, rows ? 1 : channels / vector},
-            {{backward ? "grad_output" : "input", offsetof(NearestArguments, from), backward ? large : small},
-             {backward ? "grad_input" : "output", offsetof(NearestArguments, to), backward ? small : large}});
+            {images, x.p, rows ? x.w() / vector : x.q, rows ? 1 : channels / vector}, buffers);
   return plan;
 }
 
 }  // namespace
 
-std::variant<LaunchPlan, Refusal> plan_nearest_unpool2d(const NearestUnpool2dProblem& x, const Device&,
+std::variant<LaunchPlan, Refusal> plan_nearest_unpool2d(const NearestUnpool2dProblem& x, const Device& device,
                                                         const PlanOptions& options) {
-  return plan(x, options, false);
+  return plan(x, device, options, false);
 }
 
 std::variant<LaunchPlan, Refusal> plan_nearest_unpool2d_backward(const NearestUnpool2dProblem& x,
-                                                                 const Device&, const PlanOptions& options) {
-  return plan(x, options, true);
+                                                                 const Device& device,
+                                                                 const PlanOptions& options) {
+  return plan(x, device, options, true);
 }
 
 }  // namespace pyconvx

@@ -53,6 +53,11 @@ void add_sweep(LaunchPlan& plan, const std::string& kernel, const char* header, 
   }
 }
 
+inline std::string no_tile(const char* op, const std::string& tile) {
+  return text(op, ": there is no tile ", tile,
+              " for this window; leave the tile open, or take one of the plan's candidates");
+}
+
 // A value as kernels spell it that move it and compute nothing with it.
 inline const char* value_name(int bytes) {
   return bytes == 8 ? "unsigned long long" : bytes == 4 ? "unsigned int" : "unsigned short";

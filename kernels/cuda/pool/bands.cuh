@@ -17,6 +17,7 @@ struct Bands {
   int rows;                      // that a block owns; the last may have fewer
   int all_rows;                  // of the launch
   int images;                    // planes of the launch
+  long long first_image;         // of the launch
   int second, third;             // bytes in shared memory at which the second and the third run begin
   Division by_rows, by_columns;  // of a plane of what is written
 };

@@ -4,6 +4,7 @@
 // and so does where windows end in the plane; tensors may be larger.
 #pragma once
 
+#include "bands.cuh"
 #include "sweep.cuh"
 
 namespace pyconvx {
@@ -24,6 +25,7 @@ struct UnpoolArguments {
   int dilation_h, dilation_w;
   int reach_h, reach_w;  // how many windows may lie over one row, or column
   Division by_s, by_dilation_h, by_dilation_w;
+  Bands bands;  // where a block has rows of planes, instead of the sweep
   Sweep sweep;
 };
 
