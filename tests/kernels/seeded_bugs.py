@@ -12,6 +12,7 @@ SAME = dict(r=3, s=3, padding=(1, 1, 1, 1))
 TENSOR_CORE = dict(n=3, c=72, h=11, w=7, k=40, **SAME, stride=(2, 1), tile="64x32x64")
 PATCH = dict(n=2, c=56, h=19, w=16, k=40, r=3, s=3, padding=(1, 0, 2, 1), tile="64x32x32")
 SMALL_MAP = dict(n=3, c=264, h=6, w=7, k=40, r=3, s=3, padding=(1, 1, 1, 1), tile="64x32x64")
+PATCH_F32 = dict(n=2, c=32, h=9, w=18, k=72, r=3, s=3, padding=(1, 0, 2, 1), dtype=F32, tile="64x128x16")
 FFMA = dict(n=1, c=12, h=13, w=7, k=72, **SAME, stride=(2, 1), dtype=F32, tile="32x64x8")
 PLAIN = dict(n=2, c=6, h=9, w=8, k=10, groups=2, r=3, s=2, padding=(2, 1, 1, 0), dilation=(2, 1), dtype=F64)
 FEW_CHANNELS = dict(n=2, c=3, h=19, w=35, k=24, r=2, s=3, padding=(1, 0, 1, 1), stride=(2, 1))
@@ -34,6 +35,8 @@ PROBLEMS = {
     "patch, bands": dict(family="fprop_resident_patch", **{**PATCH, "n": 1, "h": 5, "w": 66}),
     "patch, groups": dict(family="fprop_resident_patch", **{**PATCH, "c": 64}, groups=2),
     "patch, dilated": dict(family="fprop_resident_patch", **{**PATCH, "w": 24}, dilation=(2, 3)),
+    "patch, f32": dict(family="fprop_resident_patch", **PATCH_F32),
+    "patch, f32, two taps": dict(family="fprop_resident_patch", **{**PATCH_F32, "r": 2, "s": 1, "k": 64}),
     "small map": dict(family="fprop_small_map", **SMALL_MAP),
     "small map, groups": dict(family="fprop_small_map", **{**SMALL_MAP, "c": 528}, groups=2),
     "ffma": dict(family="fprop_ffma", **FFMA),
@@ -226,10 +229,10 @@ BUGS = {
         "(0 - taps_ * args.group_channels)", "patch", "numbers",
     ),
     "patch: half the matrices are read twice": Bug(
-        "conv/patch_product.cuh", "lane / 8 % 2 * 16 + slice", "lane / 16 * 16 + slice", "patch", "numbers"
+        "conv/patch_tensor_core.cuh", "lane / 8 % 2 * 16 + slice", "lane / 16 * 16 + slice", "patch", "numbers"
     ),
     "patch: swapped registers of filters": Bug(
-        "conv/patch_product.cuh", "filter_[set][j / 2][j % 2 * 2], filter_[set][j / 2][j % 2 * 2 + 1]",
+        "conv/patch_tensor_core.cuh", "filter_[set][j / 2][j % 2 * 2], filter_[set][j / 2][j % 2 * 2 + 1]",
         "filter_[set][j / 2][j % 2 * 2 + 1], filter_[set][j / 2][j % 2 * 2]", "patch", "numbers",
     ),
     "patch: operands read ahead over those in use": Bug(
@@ -246,6 +249,30 @@ BUGS = {
     "patch: all groups are stored to the first": Bug(
         "conv/fprop_resident_patch.cuh", "tile.group * args.group_filters + filter", "filter",
         "patch, groups", "block-race",
+    ),
+    "patch: a window of two taps begins with three": Bug(
+        "conv/patch_product.cuh", "copy_tap(i % ROUND, false)", "copy_tap(i, false)",
+        "patch, f32, two taps", "out-of-bounds",
+    ),
+    # --- patch_ffma.cuh
+    "patch, f32: filters in the order of rows": Bug(
+        "conv/patch_ffma.cuh", "row - row % 32 + 4 * (row % 8) + row / 8 % 4", "row", "patch, f32", "numbers"
+    ),
+    "patch, f32: all steps multiply the first pixels' channels": Bug(
+        "conv/patch_ffma.cuh", "pixels_from_[i] + tap + step * 16", "pixels_from_[i] + tap", "patch, f32", "numbers"
+    ),
+    "patch, f32: all steps multiply the first filters' channels": Bug(
+        "conv/patch_ffma.cuh", "filters_from_ + filters + step * 16", "filters_from_ + filters", "patch, f32", "numbers"
+    ),
+    "patch, f32: lanes have other pixels than they store": Bug(
+        "conv/patch_ffma.cuh", "first_pixel + pixel(i), Tile::PITCH", "first_pixel + pixel(i ^ 1), Tile::PITCH",
+        "patch, f32", "numbers",
+    ),
+    "patch, f32: a filter is left out": Bug(
+        "conv/patch_ffma.cuh", "k < FILTERS; ++k", "k < FILTERS - 1; ++k", "patch, f32", "numbers"
+    ),
+    "patch, f32: vectors in the other order": Bug(
+        "conv/patch_ffma.cuh", "sum_[i][vector * V + v]", "sum_[i][(1 - vector) * V + v]", "patch, f32", "numbers"
     ),
     # --- fprop_small_map.cuh
     "small map: a slice is left out": Bug(

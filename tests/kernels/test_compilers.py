@@ -28,6 +28,8 @@ CASES = {
     "any window": dict(n=1, c=24, h=9, w=8, k=40, r=2, s=4, padding=(1, 0, 2, 1), stride=(2, 1), dtype=F16),
     "odd channels": dict(n=1, c=13, h=8, w=9, k=11, r=3, s=3, padding=SAME, dtype=F16),
     "groups": dict(n=1, c=48, h=6, w=8, k=24, r=3, s=3, padding=SAME, dtype=BF16, groups=3),
+    "resident patch, f32": dict(n=1, c=32, h=17, w=18, k=40, r=3, s=3, padding=SAME, dtype=F32),
+    "two taps": dict(n=1, c=64, h=17, w=18, k=24, r=2, s=1, dtype=F16),
     "tf32": dict(n=1, c=40, h=9, w=8, k=40, r=3, s=3, padding=SAME, dtype=F32, tf32=True),
     "ffma": dict(n=1, c=40, h=9, w=8, k=40, r=3, s=3, padding=SAME, dtype=F32),
     "few channels": dict(n=1, c=3, h=21, w=20, k=40, r=7, s=7, padding=(3, 3, 3, 3), stride=(2, 2), dtype=F16),
@@ -119,7 +121,19 @@ def test_plans_ahead_of_time_keep_to_what_is_compiled():
 
 @pytest.mark.parametrize(
     "name",
-    ["3x3", "resident patch", "small map", "any window", "odd channels", "tf32", "few channels", "stem", "depthwise"],
+    [
+        *(
+            "3x3",
+            "resident patch",
+            "resident patch, f32",
+            "two taps",
+            "small map",
+            "any window",
+            "odd channels",
+            "tf32",
+        ),
+        *("few channels", "stem", "depthwise"),
+    ],
 )
 def test_kernels_ahead_of_time_give_the_same_bits(name):
     case = Case(**CASES[name], integers=False, bias=True)
@@ -131,7 +145,17 @@ def test_kernels_ahead_of_time_give_the_same_bits(name):
 @pytest.mark.skipif(compile.nvcc_missing() is not None, reason=str(compile.nvcc_missing()))
 def test_nvccs_ptx_is_exact():
     """nvcc's PTX of the kernels that a plan ahead of time launches, several in one file, as a build compiles them."""
-    names = "3x3", "resident patch", "small map", "ffma", "few channels", "depthwise", "plain", "NCHW"
+    names = (
+        "3x3",
+        "resident patch",
+        "resident patch, f32",
+        "small map",
+        "ffma",
+        "few channels",
+        "depthwise",
+        "plain",
+        "NCHW",
+    )
     cases = [Case(**CASES[name]) for name in names]
     plans = [case.plan(ahead_of_time=True) for case in cases]
     steps = {step.kernel: step for plan in plans for step in plan.launches}

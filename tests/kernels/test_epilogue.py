@@ -18,6 +18,7 @@ FAMILIES = {
         n=1, c=16, h=19, w=9, k=40, r=3, s=1, padding=(1, 1, 0, 0), dtype=F32, tf32=True
     ),
     "fprop_resident_patch, odd": dict(n=1, c=31, h=9, w=19, k=43, r=3, s=3, padding=(1, 1, 1, 1), dtype=F16),
+    "fprop_resident_patch, f32": dict(n=1, c=16, h=9, w=19, k=43, r=1, s=3, padding=(0, 0, 1, 1), dtype=F32),
     "fprop_small_map": dict(n=1, c=64, h=9, w=8, k=40, r=3, s=3, padding=(1, 1, 1, 1), dtype=F16),
     "fprop_small_map, split": dict(n=1, c=264, h=9, w=7, k=43, r=3, s=3, padding=(1, 1, 1, 1), dtype=BF16),
     "fprop_tensor_core": dict(n=1, c=24, h=9, w=8, k=40, r=3, s=3, padding=(1, 1, 1, 1), dtype=BF16),

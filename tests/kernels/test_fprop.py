@@ -139,6 +139,25 @@ def test_resident_patch_tf32(problem):
         case.check(case.plan(tile=tile))
 
 
+@pytest.mark.parametrize(
+    "name, tile",
+    [
+        ("3x3", "128x128x16"),
+        ("1x7", "64x128x16"),
+        ("5x5, odd channels", "256x64x16"),
+        ("groups", "128x64x16"),
+        ("long window", "32x64x16"),
+        ("two taps", "64x64x16"),
+        ("runs that begin below the image", "128x64x16"),
+        ("window beyond the image", "32x64x16"),
+    ],
+)
+def test_resident_patch_f32(name, tile):
+    case = Case(**{**RESIDENT_PATCH[name], "dtype": F32})
+    assert case.plan().family == "fprop_resident_patch"
+    case.check(case.plan(tile=tile))
+
+
 @pytest.mark.parametrize("problem", cases(SMALL_MAP, (F16, BF16)))
 def test_small_map(problem):
     case = Case(**problem)
@@ -156,7 +175,7 @@ def test_small_map_tf32(problem):
 
 
 @pytest.mark.parametrize("problem", cases({**TENSOR_CORE, **GEOMETRY}, (F32,)))
-def test_ffma_in_every_tile(problem):
+def test_f32_in_every_tile(problem):
     case = Case(**problem)
     for tile in tiles(case):
         case.check(case.plan(tile=tile))
@@ -249,6 +268,7 @@ ONE_OF_EACH = {
     "resident patch": RESIDENT_PATCH["3x3"],
     "resident patch, unaligned": RESIDENT_PATCH["5x5, odd channels"],
     "small map": SMALL_MAP["7x7, split"],
+    "resident patch, f32": {**RESIDENT_PATCH["groups"], "dtype": F32},
     "tensor core": TENSOR_CORE["3x3"],
     "unaligned": GEOMETRY["odd channels"],
     "tf32": {**TENSOR_CORE["7x1"], "dtype": F32, "tf32": True},

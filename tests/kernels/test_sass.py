@@ -27,7 +27,8 @@ MOST_PER_MATH = {
     "gather 3x3 deep": 2.3,
     "1x1": 2.3,
     "gather 3x3 tf32": 2.6,
-    "f32": 1.3,
+    "3x3 f32": 1.2,
+    "gather f32": 1.3,
     "stem 7x7 stride 2": 2.2,
     "stem 7x7 stride 2, C = 3": 2.3,
     "stem 3x3 stride 2": 4.8,
@@ -49,11 +50,11 @@ SLOW = {
 }  # whose like is here already
 
 # On the chips that are most unlike an A100: one of each kind.
-OTHER_CHIPS = [(name, arch) for arch in (90, 120) for name in ("3x3", "f32", "depthwise 3x3")]
+OTHER_CHIPS = [(name, arch) for arch in (90, 120) for name in ("3x3", "3x3 f32", "gather f32", "depthwise 3x3")]
 
 # Loads of local memory in a main loop that are known: for sm_120 the assembler leaves a thread of fprop_ffma, which may
 # have 128 registers, without two of its pixels' addresses.
-KNOWN_LOCAL = {("f32", 120): 2}
+KNOWN_LOCAL = {("gather f32", 120): 2}
 
 
 def check(figures):

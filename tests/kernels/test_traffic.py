@@ -104,6 +104,7 @@ PATCHES = {
         dict(n=1, c=16, h=56, w=56, k=64, r=3, s=3, padding=(1, 1, 1, 1), dtype=torch.float32, tf32=True),
         1.6,
     ),
+    "3x3, f32": (dict(n=1, c=16, h=56, w=56, k=64, r=3, s=3, padding=(1, 1, 1, 1), dtype=torch.float32), 1.6),
 }
 
 

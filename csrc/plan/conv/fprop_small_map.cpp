@@ -26,7 +26,7 @@ bool is_common(const PatchTileShape& tile, int) {
 }
 
 PatchFamily family() {
-  return {"fprop_small_map", tiles(), is_common};
+  return {"fprop_small_map", tiles(), false, is_common};
 }
 
 const PatchTileShape& common_tile() {
@@ -59,7 +59,7 @@ void add_sum(FpropPlanner& planner, Conv2dArguments args) {
 }  // namespace
 
 bool runs_small_map(const Conv2dProblem& x, bool tf32) {
-  return x.p() * x.q() <= kSmallMap && suits_patch(x, common_tile(), tf32);
+  return !is_ffma(x.dtype, tf32) && x.p() * x.q() <= kSmallMap && suits_patch(x, common_tile(), tf32);
 }
 
 void list_fprop_small_map(std::vector<Kernel>& kernels) {

@@ -22,10 +22,14 @@ int64_t congruent(int64_t x, int64_t y) {
   return x + ((y - x) % 8 + 8) % 8;
 }
 
-// Taps of the loop's body: a line of the window, if it is short.
-int taps_of_round(const Conv2dProblem& x) {
+// Any number of copies. The loop's body is a line of the window, if it is short; of FFMA, whose taps have 32
+// instructions for one on tensor cores, one tap.
+Rounds rounds_at_run_time(const Conv2dProblem& x, bool ffma) {
   const int64_t line = x.s == 1 ? x.r : x.s;
-  return line <= 7 ? static_cast<int>(line) : 1;
+  const int taps = line <= 7 && !ffma ? static_cast<int>(line) : 1;
+  Rounds rounds;
+  for (int copies = 1; copies <= kMostCopies; ++copies) rounds.push_back({taps, copies});
+  return rounds;
 }
 
 }  // namespace
@@ -41,7 +45,7 @@ std::string PatchTileShape::spelled() const {
 
 // Every size that a kernel counts in 31 bits is bounded before it is narrowed: first by the size of a patch.
 std::optional<PatchFit> fit_patch(const Conv2dProblem& x, const PatchTileShape& tile, int64_t band,
-                                  const std::vector<std::array<int, 2>>& compiled) {
+                                  const Rounds& rounds) {
   const int64_t bands = ceil_div(x.q(), band), taps = x.r * x.s, p = x.p();
   const int64_t halo = (x.r - 1) * x.dilation_h, columns = band + (x.s - 1) * x.dilation_w;
   if (halo > 1 << 12 || columns > 1 << 12 || taps > 1 << 12) return {};
@@ -66,24 +70,21 @@ std::optional<PatchFit> fit_patch(const Conv2dProblem& x, const PatchTileShape& 
   const int64_t busy = ceil_div(copied_lines * entries_of_line, tile.rows_at_once());
   const int64_t taps_in_time = taps - tile.stages + 2;
   if (taps_in_time < 1) return {};
-  int round = taps_of_round(x);
-  int64_t copies = ceil_div(busy, taps_in_time);
-  if (!compiled.empty()) {
-    const auto suits = std::find_if(compiled.begin(), compiled.end(), [&](const std::array<int, 2>& kernel) {
-      return (kernel[0] == round || kernel[0] == 1) && kernel[1] >= copies;
-    });
-    if (suits == compiled.end()) return {};
-    round = (*suits)[0], copies = (*suits)[1];
-  }
-  const int64_t passes = round_up(busy, round * copies) + round * copies;
+  // A round is a line of the window, or one tap.
+  const int64_t line_of_window = x.s == 1 ? x.r : x.s;
+  const auto suits = std::find_if(rounds.begin(), rounds.end(), [&](const std::array<int, 2>& kernel) {
+    return (kernel[0] == line_of_window || kernel[0] == 1) && kernel[1] * taps_in_time >= busy;
+  });
+  if (suits == rounds.end()) return {};
+  const auto [round, copies] = *suits;
+  const int64_t passes = round_up(busy, int64_t{round} * copies) + int64_t{round} * copies;
   const int64_t shared =
       int64_t{tile.stages} * tile.filters * pixel * 16 + 2 * bytes + passes * tile.rows_at_once() * 8;
   // Slices hand their sums over in shared memory, two fragments of 16 x 8 floats by each lane at a time.
   const int64_t handed_over =
       tile.slices == 1 ? 0 : int64_t{2} * tile.slices * tile.warps_m * tile.filters * 64;
   const int64_t image = bands * band * p;
-  if (copies > kMostCopies || shared > kSharedOfLargest || image >= kMostPixels ||
-      (borders + 2) * x.h >= kIndexLimit / x.w)
+  if (shared > kSharedOfLargest || image >= kMostPixels || (borders + 2) * x.h >= kIndexLimit / x.w)
     return {};
 
   const auto division = [](int64_t by) { return division_by(static_cast<unsigned>(by)); };
@@ -97,10 +98,10 @@ std::optional<PatchFit> fit_patch(const Conv2dProblem& x, const PatchTileShape& 
   args.line_pitch = narrow(line * 16), args.skip = narrow(skip * 16), args.bytes = narrow(bytes);
   const int64_t right = x.dilation_w * pixel * 16, below = x.dilation_h * line * 16;
   args.tap_step = narrow(x.s == 1 ? below : right);
-  args.taps_of_line = narrow(x.s == 1 ? x.r : x.s);
+  args.taps_of_line = narrow(line_of_window);
   args.line_step = narrow(x.s == 1 ? below : below - (x.s - 1) * right);
   args.one = 1;
-  fit.round = round, fit.copies = narrow(copies), fit.shared_bytes = narrow(std::max(shared, handed_over));
+  fit.round = round, fit.copies = copies, fit.shared_bytes = narrow(std::max(shared, handed_over));
   fit.image_pixels = image;
   // Halves of borders' lines lie outside the image; those of the left and right halo are in other bands.
   const double average_lines = static_cast<double>(tile.pixels) / static_cast<double>(band) +
@@ -123,19 +124,27 @@ std::vector<int64_t> bands(const Conv2dProblem& x) {
 
 bool suits_patch(const Conv2dProblem& x, const PatchTileShape& smallest, bool tf32) {
   if (x.r * x.s == 1 || x.stride_h != 1 || x.stride_w != 1) return false;
-  if (x.dtype == DType::f64 || (x.dtype == DType::f32 && !tf32)) return false;
+  if (x.dtype == DType::f64) return false;
+  const bool ffma = is_ffma(x.dtype, tf32);
   const int64_t channels = x.c / x.groups, depth = smallest.depth(element_bytes(x.dtype));
-  if (4 * round_up(channels, depth) > 5 * channels) return false;  // a quarter of zeros is too many
+  // A quarter of zeros is too many; of those that FFMA multiplies, which are its time, a sixteenth.
+  const int64_t zeros = round_up(channels, depth) - channels;
+  if ((ffma ? 16 : 4) * zeros > channels) return false;
   const std::vector<int64_t> widths = bands(x);
   return std::any_of(widths.begin(), widths.end(), [&](int64_t width) {
-    const std::optional<PatchFit> fit = fit_patch(x, smallest, width, rounds_and_copies_ahead_of_time(2));
+    const std::optional<PatchFit> fit = fit_patch(x, smallest, width, rounds_ahead_of_time(ffma, 4));
     return fit && fit->shared_bytes <= kSharedEverywhere;
   });
 }
 
+bool is_ffma(DType dtype, bool tf32) {
+  return dtype == DType::f32 && !tf32;
+}
+
 // A round of three taps with two copies, and of one tap with few or many of them.
-std::vector<std::array<int, 2>> rounds_and_copies_ahead_of_time(int vector) {
+Rounds rounds_ahead_of_time(bool ffma, int vector) {
   if (vector < 16) return {{1, kMostCopies}};
+  if (ffma) return {{1, 2}, {1, kMostCopies}};
   return {{3, 2}, {1, 2}, {1, kMostCopies}};
 }
 
@@ -156,34 +165,52 @@ bool is_better(const RatedPatch& x, const RatedPatch& y) {
   return order(x) < order(y);
 }
 
+// What a warp's multiplications of a tap take, and the registers of a thread.
+struct WarpWork {
+  double math;               // clocks of an SM
+  double instructions;       // with the reads of operands
+  double shared_wavefronts;  // of 128 bytes
+  int registers;
+};
+
+WarpWork warp_work(const PatchTileShape& tile, bool ffma, const Device& device) {
+  const int pixels = tile.pixels / tile.warps_m, filters = tile.filters / tile.warps_n;
+  if (ffma) {
+    // 4 channels at a time, of 8 pixels and 8 filters: 16 reads, of 4 wavefronts each.
+    const double multiplications = pixels / 4.0 * filters / 8 * tile.chunks * 4, reads = multiplications / 16;
+    return {multiplications * 32 / device.ffma_per_clock, multiplications + reads, reads * 4, 255};
+  }
+  const int steps = tile.chunks / 2 / tile.slices, m = pixels / 16, n = filters / 8;
+  const double hmma = m * n * steps, ldmatrix = (m + n / 2) * steps;
+  const int sets = steps % 2 == 0 ? 2 : 1;
+  return {hmma * device.slots_per_hmma / 4, hmma + ldmatrix, ldmatrix * 4,
+          std::min(m * n * 4 + sets * (m * 4 + n * 2) + 50, 255)};
+}
+
 // A tile's best fit and its rating.
-std::optional<RatedPatch> rate_patch(const FpropPlanner& planner, const PatchTileShape& tile, int vector,
-                                     int64_t splits) {
+std::optional<RatedPatch> rate_patch(const FpropPlanner& planner, const PatchTileShape& tile, bool ffma,
+                                     int vector, int64_t splits) {
   const Conv2dProblem& x = planner.x;
   const Device& device = planner.device;
-  const int bytes = element_bytes(x.dtype);
+  const int bytes = element_bytes(x.dtype), warps = tile.threads() / 32;
   const int64_t taps = x.r * x.s, filters = x.k / x.groups;
   const int64_t channel_blocks = ceil_div(ceil_div(x.c / x.groups, tile.depth(bytes)), splits);
-  const int warps = tile.threads() / 32, steps = tile.chunks / 2 / tile.slices;
-  const int m = tile.pixels / tile.warps_m / 16, n = tile.filters / tile.warps_n / 8;
-  const double hmma = m * n * steps, ldmatrix = (m + n / 2) * steps;  // of a warp, for a tap
-  const int sets = steps % 2 == 0 ? 2 : 1;
-  const int registers = std::min(m * n * 4 + sets * (m * 4 + n * 2) + 50, 255);
-  std::vector<std::array<int, 2>> compiled;
-  if (planner.options.ahead_of_time) compiled = rounds_and_copies_ahead_of_time(vector);
+  const WarpWork warp = warp_work(tile, ffma, device);
+  const Rounds rounds =
+      planner.options.ahead_of_time ? rounds_ahead_of_time(ffma, vector) : rounds_at_run_time(x, ffma);
   std::optional<RatedPatch> best;
   for (int64_t band : bands(x)) {
-    const std::optional<PatchFit> fit = fit_patch(x, tile, band, compiled);
+    const std::optional<PatchFit> fit = fit_patch(x, tile, band, rounds);
     if (!fit || fit->shared_bytes > device.shared_per_block) continue;
     const double filter_bytes = tile.filters * tile.chunks * 16.0;
     const double patch_bytes = fit->copied_pixels * tile.chunks * 16 / static_cast<double>(taps);
     // A copy takes its address and itself; 15 instructions more make up a tap, 15 a round.
-    const double instructions = hmma + ldmatrix + 2.0 * tile.filters / tile.rows_at_once() +
+    const double instructions = warp.instructions + 2.0 * tile.filters / tile.rows_at_once() +
                                 5.0 * fit->copies + 15 + 15.0 / fit->round;
     SliceWork work;
-    work.tensor = hmma * warps * device.slots_per_hmma / 4;
+    work.tensor = warp.math * warps;
     work.issue = instructions * warps / 4;
-    work.shared = (ldmatrix * warps * 512 + filter_bytes + patch_bytes) / kSharedBytesPerClock;
+    work.shared = warp.shared_wavefronts * warps + (filter_bytes + patch_bytes) / kSharedBytesPerClock;
     work.l2 = (filter_bytes + patch_bytes) / kL2BytesPerClock;
     BlockWork block;
     block.slices = channel_blocks * taps;
@@ -194,7 +221,7 @@ std::optional<RatedPatch> rate_patch(const FpropPlanner& planner, const PatchTil
     block.threads = tile.threads();
     const int64_t tiles = ceil_div(x.n * fit->image_pixels, tile.pixels);
     const int64_t blocks = tiles * ceil_div(filters, tile.filters) * x.groups * splits;
-    const int resident = resident_blocks(tile.threads(), registers, fit->shared_bytes, device);
+    const int resident = resident_blocks(tile.threads(), warp.registers, fit->shared_bytes, device);
     RatedPatch rated{*fit, rate(tile.name(bytes), block, blocks, resident, compulsory_bytes(x), device)};
     if (!best || is_better(rated, *best)) best = rated;
   }
@@ -216,12 +243,15 @@ bool copies_elements(const PatchTileShape& tile) {
 }  // namespace
 
 void list_kernels(const PatchFamily& family, std::vector<Kernel>& kernels) {
-  for (const char* element : {"pyconvx::f16", "pyconvx::bf16", "pyconvx::tf32"})
-    for (int vector : {16, element == std::string("pyconvx::tf32") ? 4 : 2})
+  const std::vector<DType> dtypes =
+      family.ffma ? std::vector<DType>{DType::f32} : std::vector<DType>{DType::f16, DType::bf16, DType::f32};
+  for (DType dtype : dtypes)
+    for (int vector : {16, element_bytes(dtype)})
       for (const PatchTileShape& tile : family.tiles)
-        for (const auto& [round, copies] : rounds_and_copies_ahead_of_time(vector))
+        for (const auto& [round, copies] : rounds_ahead_of_time(family.ffma, vector))
           if (family.is_common(tile, vector))
-            kernels.push_back(kernel_of(family, element, tile, round, copies, vector));
+            kernels.push_back(
+                kernel_of(family, element_name(dtype, !family.ffma), tile, round, copies, vector));
 }
 
 std::optional<ChosenPatch> choose_patch(FpropPlanner& planner, const PatchFamily& family, int64_t splits) {
@@ -236,7 +266,7 @@ std::optional<ChosenPatch> choose_patch(FpropPlanner& planner, const PatchFamily
     const bool no_kernel =
         ahead_of_time ? !family.is_common(tile, vector) : vector < 4 && !copies_elements(tile);
     if (no_kernel) return candidate;
-    if (const std::optional<RatedPatch> rated = rate_patch(planner, tile, vector, splits)) {
+    if (const std::optional<RatedPatch> rated = rate_patch(planner, tile, family.ffma, vector, splits)) {
       fits[&tile] = rated->fit;
       candidate = rated->candidate;
     }

@@ -30,18 +30,22 @@ struct PatchFit {
   double copied_pixels;  // of input, on average for a tile
 };
 
-// Rounds and copies that kernels are compiled for ahead of time, with a vector length.
-std::vector<std::array<int, 2>> rounds_and_copies_ahead_of_time(int vector);
+// Rounds and copies that a kernel has, the best first.
+using Rounds = std::vector<std::array<int, 2>>;
 
-// Empty if it doesn't fit shared memory that some chip has, or isn't there in time. `compiled` are the rounds
-// and copies to choose from; if there are none, any will do.
-std::optional<PatchFit> fit_patch(const Conv2dProblem&, const PatchTileShape&, int64_t band,
-                                  const std::vector<std::array<int, 2>>& compiled);
+// What multiplies: tensor cores, or FFMA where float32 is to be that.
+bool is_ffma(DType, bool tf32);
+
+// Those that kernels are compiled for ahead of time, with a vector length.
+Rounds rounds_ahead_of_time(bool ffma, int vector);
+
+// Empty if it doesn't fit shared memory that some chip has, or isn't there in time with any of the rounds.
+std::optional<PatchFit> fit_patch(const Conv2dProblem&, const PatchTileShape&, int64_t band, const Rounds&);
 
 // The widths worth trying.
 std::vector<int64_t> bands(const Conv2dProblem&);
 
-// Can a patch be kept at all, and are few channels added up in vain? `depth` elements make up a block.
+// Can a patch be kept at all, and are few channels added up in vain?
 bool suits_patch(const Conv2dProblem&, const PatchTileShape& smallest, bool tf32);
 
 // The kernels of a family: pyconvx::<name><element, tile, round, copies, vector>, declared in
@@ -49,6 +53,7 @@ bool suits_patch(const Conv2dProblem&, const PatchTileShape& smallest, bool tf32
 struct PatchFamily {
   const char* name;
   const std::vector<PatchTileShape>& tiles;
+  bool ffma;
   bool (*is_common)(const PatchTileShape&, int vector);  // compiled ahead of time?
 };
 

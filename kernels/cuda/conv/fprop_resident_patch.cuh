@@ -1,5 +1,5 @@
-// Convolution with stride 1 and a window of more than one tap on tensor cores: input is brought into shared
-// memory once for all taps. Where it lies and how it gets there: patch.cuh. The loop: patch_product.cuh.
+// Convolution with stride 1 and a window of more than one tap: input is brought into shared memory once for
+// all taps. Where it lies and how it gets there: patch.cuh. The loop: patch_product.cuh.
 //
 // A gather copies R S elements for each pixel and channel, a patch little more than one; what it costs is
 // that the block has to have room for two of them.
@@ -17,28 +17,24 @@ template <class Element, class Tile, int ROUND, int COPIES, int VECTOR>
 __global__ void __launch_bounds__(Tile::THREADS)
     fprop_resident_patch(const __grid_constant__ Conv2dArguments arguments) {
   const Conv2dArguments& args = known(arguments);
-  using Product = PatchProduct<Element, Tile, ROUND, COPIES, VECTOR>;
-  constexpr int V = kVector<Element>;
+  using Warp = WarpProduct<Element, Tile>;
   extern __shared__ __align__(128) unsigned char shared[];
   const BlockTile<Tile> tile(args);
-  Product product(args, tile.pixel, tile.group, tile.filter, 0, args.group_channels,
-                  ptx::shared_address(shared));
+  PatchProduct<Element, Tile, ROUND, COPIES, VECTOR> product(
+      args, tile.pixel, tile.group, tile.filter, 0, args.group_channels, ptx::shared_address(shared));
   product.multiply_all();
 
-  const int lane = threadIdx.x % 32;
-  const int first_filter = tile.filter + Product::warp_filter() + lane % 4 * V;
 #pragma unroll
-  for (int vector = 0; vector < Product::VECTORS; ++vector) {
-    const int filter = first_filter + vector * 4 * V;
+  for (int vector = 0; vector < Warp::VECTORS; ++vector) {
+    const int filter = tile.filter + Warp::filter(vector);
     const Epilogue<Element> epilogue(args, tile.group * args.group_filters + filter,
                                      args.group_filters - filter);
 #pragma unroll
-    for (int i = 0; i < 2 * Product::M; ++i) {
-      const long long pixel = product.pixels().output(tile.pixel + Product::warp_pixel() + i * 8 + lane / 4);
+    for (int i = 0; i < Warp::PIXELS; ++i) {
+      const long long pixel = product.pixels().output(tile.pixel + Warp::pixel(i));
       if (pixel < 0) continue;
-      float x[V];
-#pragma unroll
-      for (int v = 0; v < V; ++v) x[v] = product.sum[i / 2][vector * V / 2 + v / 2][i % 2 * 2 + v % 2];
+      float x[kVector<Element>];
+      product.warp.get(x, i, vector);
       epilogue.store(pixel, x);
     }
   }

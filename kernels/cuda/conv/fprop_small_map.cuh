@@ -39,23 +39,22 @@ __device__ inline float4* partial_sums(const Conv2dArguments& args, long long pi
 }
 
 // What a warp has of all slices' sums: 16 pixels by all its filters.
-template <class Product, class Tile>
-__device__ inline void add_slices(const Product& product, float (&total)[Product::N][4], unsigned shared) {
-  static_assert(Product::M == Tile::SLICES, "each slice adds up one of the rows of matrices");
-  constexpr int WARPS = Tile::WARPS_M * Tile::WARPS_N, SLICE = WARPS * Product::N * 512;
-  const int slice = Product::warp_slice();
-  const unsigned mine = shared + threadIdx.x / 32 % WARPS * (Product::N * 512) + threadIdx.x % 32 * 16;
+template <class Warp, class Tile>
+__device__ inline void add_slices(const Warp& warp, float (&total)[Warp::N][4], unsigned shared) {
+  static_assert(Warp::M == Tile::SLICES, "each slice adds up one of the rows of matrices");
+  constexpr int WARPS = Tile::WARPS_M * Tile::WARPS_N, SLICE = WARPS * Warp::N * 512;
+  const int slice = Warp::warp_slice();
+  const unsigned mine = shared + threadIdx.x / 32 % WARPS * (Warp::N * 512) + threadIdx.x % 32 * 16;
 #pragma unroll
-  for (int i = 0; i < Product::M; ++i) {
+  for (int i = 0; i < Warp::M; ++i) {
     // In turns: those of two rows before have been read when all have passed the last row's barrier.
     const unsigned place = mine + i % 2 * Tile::SLICES * SLICE;
 #pragma unroll
-    for (int j = 0; j < Product::N; ++j)
-      ptx::store_shared(place + slice * SLICE + j * 512, product.sum[i][j]);
+    for (int j = 0; j < Warp::N; ++j) ptx::store_shared(place + slice * SLICE + j * 512, warp.sum[i][j]);
     __syncthreads();
     if (slice != i) continue;
 #pragma unroll
-    for (int j = 0; j < Product::N; ++j) {
+    for (int j = 0; j < Warp::N; ++j) {
       ptx::load_shared(total[j], place + j * 512);
 #pragma unroll
       for (int other = 1; other < Tile::SLICES; ++other) {
@@ -71,7 +70,7 @@ __device__ inline void add_slices(const Product& product, float (&total)[Product
 template <class Element, class Tile, int ROUND, int COPIES, int VECTOR>
 __global__ void __launch_bounds__(Tile::THREADS)
     fprop_small_map(const __grid_constant__ Conv2dArguments arguments) {
-  using Product = PatchProduct<Element, Tile, ROUND, COPIES, VECTOR>;
+  using Warp = WarpProduct<Element, Tile>;
   constexpr int V = kVector<Element>, DEPTH = Tile::CHUNKS * V;
   const Conv2dArguments& args = known(arguments);
   extern __shared__ __align__(128) unsigned char shared[];
@@ -82,24 +81,22 @@ __global__ void __launch_bounds__(Tile::THREADS)
   const int group = args.by_group_tiles(filter_tile);
   const int tile_filter = (filter_tile - group * args.by_group_tiles.divisor) * Tile::FILTERS;
   const int first = split * args.patch.blocks * DEPTH, next = first + args.patch.blocks * DEPTH;
-  Product product(args, pixel_tile * Tile::PIXELS, group, tile_filter, first,
-                  next < args.group_channels ? next : args.group_channels, ptx::shared_address(shared));
+  PatchProduct<Element, Tile, ROUND, COPIES, VECTOR> product(
+      args, pixel_tile * Tile::PIXELS, group, tile_filter, first,
+      next < args.group_channels ? next : args.group_channels, ptx::shared_address(shared));
   product.multiply_all();
   __syncthreads();  // copies of zeros past the end have arrived
-  float total[Product::N][4];
-  add_slices<Product, Tile>(product, total, ptx::shared_address(shared));
+  float total[Warp::N][4];
+  add_slices<Warp, Tile>(product.warp, total, ptx::shared_address(shared));
 
-  const int lane = threadIdx.x % 32;
-  const int first_filter = tile_filter + Product::warp_filter() + lane % 4 * V;
-  const int first_pixel =
-      pixel_tile * Tile::PIXELS + Product::warp_pixel() + Product::warp_slice() * 16 + lane / 4;
+  const int first_pixel = pixel_tile * Tile::PIXELS + Warp::warp_slice() * 16;
 #pragma unroll
-  for (int vector = 0; vector < Product::VECTORS; ++vector) {
-    const int filter = first_filter + vector * 4 * V;
+  for (int vector = 0; vector < Warp::VECTORS; ++vector) {
+    const int filter = tile_filter + Warp::filter(vector);
     const Epilogue<Element> epilogue(args, group * args.group_filters + filter, args.group_filters - filter);
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      const long long pixel = product.pixels().output(first_pixel + i * 8);
+      const long long pixel = product.pixels().output(first_pixel + Warp::pixel(i));
       if (pixel < 0) continue;
       float x[V];
 #pragma unroll

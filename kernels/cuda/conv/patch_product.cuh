@@ -1,28 +1,30 @@
-// Convolution as a matrix product on tensor cores whose activations lie in a patch (patch.cuh): the loop over
-// channel blocks and taps, and the filters' way into it.
+// Convolution as a matrix product whose activations lie in a patch (patch.cuh): the loop over channel blocks
+// and taps, and the filters' way into it. How a warp multiplies what is there: patch_tensor_core.cuh, and
+// patch_ffma.cuh for float32 as IEEE has it.
 //
 // Order of summation: channel block by channel block, of 64 or 128 bytes of channels; in each, tap by tap, r
-// first; of each tap, 32 bytes of channels after 32. Channels past the last one are zeros. Tiles have no say
-// in this. Where warps share a block as SLICES of its channels, each sums up its own 32 bytes of every tap,
-// and the slices are added in order.
+// first; of each tap, step by step: 32 bytes of channels on tensor cores, one channel after another
+// elsewhere. Channels past the last one are zeros. Tiles have no say in this. Where warps share a block as
+// SLICES of its channels, each sums up its own 32 bytes of every tap, and the slices are added in order.
 //
 // What is in flight: the filters of the next STAGES - 1 taps, and the next block's patch, a part of which
-// goes with every tap. Filters stand in shared memory in the order of fragments.cuh, in rows as pixels have
-// them.
+// goes with every tap. Filters stand in shared memory in rows as pixels have them, in an order that gives a
+// lane the sums of neighbours.
 //
 // The loop makes ROUND taps at a time: one, or a whole line of the window, which is a row, or its only
 // column. Then it need ask only once for each line whether the window is done; and if ROUND is also a
 // multiple of STAGES, the places of the filters are constants.
 #pragma once
 
-#include "fragments.cuh"
-#include "patch.cuh"
+#include "patch_ffma.cuh"
+#include "patch_tensor_core.cuh"
 
 namespace pyconvx {
 
 // The filters of one tap after another: FILTERS rows of one channel block.
 template <class Element, class Tile, int ROUND, int VECTOR>
 class FilterSlices {
+  using Warp = WarpProduct<Element, Tile>;
   static constexpr int BYTES = sizeof(Element), V = kVector<Element>, DEPTH = Tile::CHUNKS * V;
   static constexpr int ROWS = Tile::FILTERS / Tile::ROWS_AT_ONCE;  // that a thread copies
   static constexpr int STAGE = Tile::FILTERS * Tile::PITCH, LAST = (Tile::STAGES - 1) * STAGE;
@@ -44,7 +46,7 @@ public:
     const int channel = first + Tile::chunk() * V;
 #pragma unroll
     for (int i = 0; i < ROWS; ++i) {
-      int k = filter + filter_of_row<V>(Tile::row()) + filter_of_row<V>(i * Tile::ROWS_AT_ONCE);
+      int k = filter + Warp::filter_of_row(Tile::row()) + Warp::filter_of_row(i * Tile::ROWS_AT_ONCE);
       k = k < args.group_filters ? k : args.group_filters - 1;
       const long long row = static_cast<long long>(group) * args.group_filters + k;
       from_[i] = static_cast<const char*>(args.filter) + (row * args.reduction + channel) * BYTES;
@@ -93,21 +95,12 @@ private:
 template <class Element, class Tile, int ROUND, int COPIES, int VECTOR>
 class PatchProduct {
   using Filters = FilterSlices<Element, Tile, ROUND, VECTOR>;
-  static constexpr int V = kVector<Element>;
-  static constexpr int WARP_PIXELS = Tile::PIXELS / Tile::WARPS_M;
-  static constexpr int WARP_FILTERS = Tile::FILTERS / Tile::WARPS_N;
-  static constexpr int STEPS = Tile::CHUNKS / 2 / Tile::SLICES;  // matrix instructions one after another
-  // Operands are read a step ahead, across the barrier between taps; two sets of them take turns, which takes
-  // an even number of steps.
-  static constexpr bool AHEAD = STEPS % 2 == 0;
+  using Warp = WarpProduct<Element, Tile>;
+  static constexpr int STEPS = Warp::STEPS;
+  static constexpr bool AHEAD = Warp::AHEAD;      // are operands read across the barrier between taps?
   static constexpr int FIRST = Tile::STAGES - 1;  // taps on their way when the loop begins
-  static_assert(WARP_PIXELS % 16 == 0 && WARP_FILTERS % (4 * V) == 0, "warps own whole vectors of outputs");
-  static_assert(STEPS > 0, "a slice has a share of every tap");
 
 public:
-  static constexpr int M = WARP_PIXELS / 16, N = WARP_FILTERS / 8;  // matrix instructions of a warp
-  static constexpr int VECTORS = WARP_FILTERS / (4 * V);            // of outputs, of a lane and pixel
-
   // For the run of pixels from first_pixel on, a group's filters from `filter` on, and its channels from
   // `first` to `end`, both counted in the group.
   __device__ PatchProduct(const Conv2dArguments& args, int first_pixel, int group, int filter, int first,
@@ -115,24 +108,15 @@ public:
       : args_(args), taps_(args.r * args.s), pixels_(args, first_pixel, Tile::PIXELS),
         filters_(args, group, filter, first, end, shared),
         patch_(args, pixels_, group * args.group_channels + first, group * args.group_channels + end,
-               shared + Filters::SHARED) {
-    const int lane = threadIdx.x % 32;
-    const unsigned slice = warp_slice() * 32, patch = shared + Filters::SHARED;
-#pragma unroll
-    for (int i = 0; i < M; ++i)
-      pixels_from_[i] =
-          ptx::keep(patch + pixels_.place(first_pixel + warp_pixel() + i * 16 + lane % 16, Tile::PITCH) +
-                    lane / 16 * 16 + slice);
-    filters_from_ = ptx::keep(shared + (warp_filter() + lane / 16 * 8 + lane % 8) * Tile::PITCH +
-                              lane / 8 % 2 * 16 + slice);
-  }
+               shared + Filters::SHARED),
+        warp(pixels_, first_pixel, shared + Filters::SHARED, shared) {}
 
   __device__ void multiply_all() {
     __syncthreads();
     patch_.copy_first(args_.patch.busy_passes);
 #pragma unroll
     for (int i = 0; i < FIRST; ++i) {
-      filters_.copy_tap(i, false);
+      filters_.copy_tap(i % ROUND, false);
       ptx::cp_async_commit();
     }
     wait();
@@ -151,10 +135,10 @@ public:
           if (AHEAD) {
             if (step == STEPS - 1) next_tap(i);
             load_operands((step + 1) % 2, step == STEPS - 1 ? (i + 1) % ROUND : i, (step + 1) % STEPS);
-            multiply_step(step % 2);
+            warp.multiply(step % 2);
           } else {
             load_operands(0, i, step);
-            multiply_step(0);
+            warp.multiply(0);
             if (step == STEPS - 1) next_tap(i);
           }
         }
@@ -162,16 +146,7 @@ public:
     ptx::cp_async_wait<0>();
   }
 
-  // In which pixels and filters this warp's sums are, counted from the tile's first.
-  __device__ static int warp_pixel() { return threadIdx.x / 32 % Tile::WARPS_M * WARP_PIXELS; }
-  __device__ static int warp_filter() {
-    return threadIdx.x / 32 / Tile::WARPS_M % Tile::WARPS_N * WARP_FILTERS;
-  }
-  __device__ static int warp_slice() { return threadIdx.x / 32 / (Tile::WARPS_M * Tile::WARPS_N); }
-
   __device__ const PatchPixels& pixels() const { return pixels_; }
-
-  float sum[M][N][4] = {};
 
 private:
   // Behind the barrier, the next tap is there for all to read, and all have read the one before the present
@@ -202,21 +177,7 @@ private:
 
   // Step `step` of the tap that is read now, number `i` in the round.
   __device__ void load_operands(int set, int i, int step) {
-    const unsigned part = step * Tile::SLICES * 32, from = tap_place_ + part;
-#pragma unroll
-    for (int m = 0; m < M; ++m) ptx::ldmatrix_x4(activation_[set][m], pixels_from_[m] + from);
-#pragma unroll
-    for (int n = 0; n < N / 2; ++n)
-      ptx::ldmatrix_x4(filter_[set][n], filters_from_ + filters_.reading(i) + n * 16 * Tile::PITCH + part);
-  }
-
-  __device__ void multiply_step(int set) {
-#pragma unroll
-    for (int i = 0; i < M; ++i)
-#pragma unroll
-      for (int j = 0; j < N; ++j)
-        multiply(sum[i][j], activation_[set][i], filter_[set][j / 2][j % 2 * 2],
-                 filter_[set][j / 2][j % 2 * 2 + 1], Element{});
+    warp.load(set, tap_place_, filters_.reading(i), step);
   }
 
   const Conv2dArguments& args_;
@@ -225,12 +186,12 @@ private:
   Filters filters_;
   PatchCopies<Element, Tile, ROUND, COPIES, VECTOR> patch_;
 
-  // What the warp multiplies.
-  unsigned pixels_from_[M], filters_from_;  // in the first patch, and the first place for filters
-  unsigned patch_read_ = 0;                 // bytes from the first patch to the present one
-  unsigned tap_place_ = 0;                  // the same to the present tap of a patch's first pixel
+  unsigned patch_read_ = 0;  // bytes from the first patch to the present one
+  unsigned tap_place_ = 0;   // the same to the present tap of a patch's first pixel
   int tap_ = 0, tap_of_line_ = 0;
-  unsigned activation_[AHEAD ? 2 : 1][M][4], filter_[AHEAD ? 2 : 1][N / 2][4];
+
+public:
+  Warp warp;  // what this warp has summed up
 };
 
 }  // namespace pyconvx
