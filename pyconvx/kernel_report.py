@@ -81,6 +81,9 @@ CATALOGUE = (
     Subject("stem 3x3 stride 2", "c=4,h=224,k=64,r=3,stride=2", "16x16x64"),
     Subject("depthwise 3x3", "c=64,k=64,groups=64", "16x16x32"),
     Subject("depthwise 3x3 stride 2", "c=64,k=64,groups=64,stride=2", "8x16x32"),
+    Subject("depthwise 5x5", "c=64,k=64,r=5,groups=64", "16x16x32"),
+    Subject("depthwise 7x7", "c=64,k=64,r=7,groups=64", "16x16x32"),
+    Subject("depthwise 7x7 stride 2", "c=64,k=64,r=7,groups=64,stride=2", "8x8x32"),
     Subject("f64", "c=64,k=64", "", torch.float64),
     # The gradients. Of a strided one of the input, the part with most taps.
     Subject("dgrad 3x3", "c=128,k=64", "128x128x32", operation="conv2d_dgrad"),

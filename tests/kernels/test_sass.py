@@ -33,6 +33,10 @@ MOST_PER_MATH = {
     "stem 7x7 stride 2, C = 3": 2.3,
     "stem 3x3 stride 2": 4.8,
     "depthwise 3x3": 130 / 72,
+    "depthwise 3x3 stride 2": 172 / 72,
+    "depthwise 5x5": 1.9,
+    "depthwise 7x7": 1.8,
+    "depthwise 7x7 stride 2": 1.9,
     "dgrad 3x3": 2.1,
     "dgrad 3x3 stride 2": 2.4,
     "wgrad 3x3": 2.1,
@@ -47,10 +51,15 @@ SLOW = {
     "3x3 resident tf32",
     "gather 3x3 deep",
     "stem 7x7 stride 2, C = 3",
+    "depthwise 5x5",
+    "depthwise 7x7 stride 2",
 }  # whose like is here already
 
 # On the chips that are most unlike an A100: one of each kind.
-OTHER_CHIPS = [(name, arch) for arch in (90, 120) for name in ("3x3", "3x3 f32", "gather f32", "depthwise 3x3")]
+OTHER_CHIPS = [
+    *((name, 90) for name in ("3x3", "gather f32", "depthwise 3x3")),
+    *((name, 120) for name in ("3x3", "3x3 f32", "gather f32", "depthwise 3x3", "depthwise 7x7")),
+]
 
 # Loads of local memory in a main loop that are known: for sm_120 the assembler leaves a thread of fprop_ffma, which may
 # have 128 registers, without two of its pixels' addresses.

@@ -77,10 +77,6 @@ public:
         static_cast<char*>(args.output) + ((static_cast<long long>(p_) * args.q + q_) * args.k + k_) * BYTES;
     width_ = k_ < args.k ? args.w : 0;
     input_ = at_of_patch(place_ / WIDTH, place_ % WIDTH);
-#pragma unroll
-    for (int i = 0; i < OTHER_PASSES; ++i)
-      others_[i] = (other_row(i) - place_ / WIDTH) * args.row_step +
-                   (other_column(i) - place_ % WIDTH) * args.column_step;
   }
 
   // A block keeps its channels and walks over a run of tiles of pixels, the next patch on its way while one
@@ -168,11 +164,13 @@ private:
           copy<16>(patch + (row + i) * PITCH + column * VECTORS * 16, from,
                    inside && is_inside(top + row + i, args_.h));
     }
-#pragma unroll
+#pragma unroll(OTHER_PASSES <= 10 ? OTHER_PASSES : 1)
     for (int i = 0; i < OTHER_PASSES; ++i) {
       const int row = other_row(i), column = other_column(i);
+      const unsigned offset =
+          (row - place_ / WIDTH) * args_.row_step + (column - place_ % WIDTH) * args_.column_step;
       if ((i + 1) * PLACES <= ROWS * OTHERS || row < ROWS)
-        copy<16>(patch + row * PITCH + column * VECTORS * 16, input_ + skip + static_cast<int>(others_[i]),
+        copy<16>(patch + row * PITCH + column * VECTORS * 16, input_ + skip + static_cast<int>(offset),
                  is_needed(column) && is_inside(top + row, args_.h) && is_inside(left + column, width_));
     }
     ptx::cp_async_commit();
@@ -218,26 +216,37 @@ private:
         for (int v = 0; v < V; ++v) sum_[i][j][v] = bias[v];
   }
 
+  // Row by row of the patch: the first are under a filter row of the upper outputs alone, the last of the
+  // lower. For windows larger than 3 x 3 the others are a loop: else they are thousands of instructions, of
+  // which the compiler moves so many ahead that registers don't suffice.
   __device__ void multiply_patch(unsigned from) {
-    float filter[TP][S][V];  // rows r of both rows of outputs
 #pragma unroll
-    for (int row = 0; row < (TP - 1) * STRIDE + R; ++row) {
+    for (int row = 0; row < STRIDE; ++row) multiply_row<0, 1>(from, row);
+#pragma unroll(R == 3 ? R : 1)
+    for (int row = STRIDE; row < R; ++row) multiply_row<0, TP>(from, row);
 #pragma unroll
-      for (int i = 0; i < TP; ++i)
-        if (const int r = row - i * STRIDE; r >= 0 && r < R)
+    for (int row = R; row < R + STRIDE; ++row) multiply_row<1, TP>(from, row);
+  }
+
+  // Outputs FIRST .. LAST - 1, tap by tap. The filters of one column of the window are in registers, and the
+  // columns of input that it meets. The next column of the window meets them again, but for the first.
+  template <int FIRST, int LAST>
+  __device__ void multiply_row(unsigned from, int row) {
+    float x[(TQ - 1) * STRIDE + S][V];
 #pragma unroll
-          for (int s = 0; s < S; ++s) load_filter(filter[i][s], r * S + s);
+    for (int s = 0; s < S; ++s) {
+      float filter[TP][V];
 #pragma unroll
-      for (int column = 0; column < (TQ - 1) * STRIDE + S; ++column) {
-        float x[V];
-        unpack(ptx::load_shared_16(from + row * PITCH + column * VECTORS * 16), x, Element{});
+      for (int i = FIRST; i < LAST; ++i) load_filter(filter[i], (row - i * STRIDE) * S + s);
 #pragma unroll
-        for (int i = 0; i < TP; ++i)
+      for (int j = 0; j < TQ; ++j) {
+        const int column = j * STRIDE + s;
+        if (s < STRIDE || j == TQ - 1)
+          unpack(ptx::load_shared_16(from + row * PITCH + column * VECTORS * 16), x[column], Element{});
 #pragma unroll
-          for (int j = 0; j < TQ; ++j)
-            if (const int r = row - i * STRIDE, s = column - j * STRIDE; r >= 0 && r < R && s >= 0 && s < S)
+        for (int i = FIRST; i < LAST; ++i)
 #pragma unroll
-              for (int v = 0; v < V; ++v) sum_[i][j][v] = multiply_add(x[v], filter[i][s][v], sum_[i][j][v]);
+          for (int v = 0; v < V; ++v) sum_[i][j][v] = multiply_add(x[column][v], filter[i][v], sum_[i][j][v]);
       }
     }
   }
@@ -286,9 +295,8 @@ private:
   int vector_, place_;  // the thread's among the block's vectors of channels, and in its tile
   int k_, p_, q_;       // its filter, and its outputs in a tile
   int width_;           // W, or 0 if its filter is past the last
-  const char* input_;   // what it copies of the first tile's patch, and
-  unsigned others_[OTHER_PASSES + !OTHER_PASSES];  // bytes from there to the others
-  char* output_;                                   // its outputs of the first tile
+  const char* input_;   // what it copies first of the first tile's patch
+  char* output_;        // its outputs of the first tile
   float sum_[TP][TQ][V];
 };
 
