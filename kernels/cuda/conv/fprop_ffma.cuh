@@ -92,7 +92,8 @@ private:
   }
 
   __device__ void copy_slice(int stage) {
-    const auto at = rows_.at(args_, next_);
+    // `keep`, lest the compiler carries next_ times what it is divided by along, in two more registers.
+    const auto at = rows_.at(args_, ptx::keep(next_));
 #pragma unroll
     for (int i = 0; i < PIXEL_ROWS; ++i)
       copy<4>(copies_to_ + (stage + i * ROWS_AT_ONCE) * 4, rows_.address(i, at), rows_.inside(i, at));
