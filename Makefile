@@ -75,9 +75,11 @@ $(GPU_VENV)/test: $(GPU_VENV)/pip $(SOURCES)
 	PYCONVX_EMULATOR=ON $(GPU_VENV)/bin/python -m pip --disable-pip-version-check install --quiet --editable '.[test,emulator,cuda]'
 	@touch $@
 
-$(TORCHVISION_VENV)/test: $(TORCHVISION_VENV)/pip $(SOURCES)
-	@echo "Installing pyconvx beside torchvision and timm (the first time: torch for CUDA, about 5.5 GB)"
-	$(TORCHVISION_VENV)/bin/python -m pip --disable-pip-version-check install --quiet $(TORCHVISION) --editable '.[test]'
+# The native core knows nothing of torch: the one that is built in the tree serves this torch too.
+$(TORCHVISION_VENV)/test: $(TORCHVISION_VENV)/pip $(VENV)/demo
+	@echo "Installing torchvision and timm (the first time: torch for CUDA, about 5.5 GB)"
+	$(TORCHVISION_VENV)/bin/python -m pip --disable-pip-version-check install --quiet --no-compile \
+	  $(TORCHVISION) numpy rich pytest pytest-timeout pytest-xdist
 	@touch $@
 
 %/pip:
