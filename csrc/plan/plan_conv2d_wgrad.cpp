@@ -32,10 +32,8 @@ std::variant<LaunchPlan, Refusal> plan_conv2d_wgrad(const Conv2dProblem& x, cons
                         "; make its plan with plan_conv2d", x.pass == Pass::dgrad ? "_dgrad" : "")};
   if (std::string sentence = device_refusal(x, device, options); !sentence.empty()) return Refusal{sentence};
   WgradPlanner planner(x, device, options);
-  // As long as no family masks what it loads.
-  if (x.masked && x.n > 0)
-    planner.write_masked("grad_output", x.dtype, x.n * x.k * x.p() * x.q(), options.alignment);
   planner.to_channels_last("grad_output", x.n, x.k, x.p() * x.q());
+  if (x.masked) planner.to_channels_last("relu_output", x.n, x.k, x.p() * x.q());
   planner.to_channels_last("input", x.n, x.c, x.h * x.w);
   planner.replace_output("grad_weight", x.k, x.c / x.groups, x.r * x.s);
   // The gradients of an empty batch are sums of nothing, which the plain kernel's addition writes.

@@ -72,6 +72,10 @@ __device__ inline void store_shared(unsigned shared, uint2 bits) {
   asm volatile("st.shared.v2.u32 [%0], {%1, %2};" ::"r"(shared), "r"(bits.x), "r"(bits.y) : "memory");
 }
 
+__device__ inline void store_shared(unsigned shared, unsigned bits) {
+  asm volatile("st.shared.u32 [%0], %1;" ::"r"(shared), "r"(bits) : "memory");
+}
+
 __device__ inline unsigned load_shared(unsigned shared) {
   unsigned bits;
   asm volatile("ld.shared.u32 %0, [%1];" : "=r"(bits) : "r"(shared));
@@ -271,6 +275,20 @@ __device__ inline unsigned max_nan_bf16x2(unsigned x, unsigned y) {
   unsigned larger;
   asm("max.NaN.bf16x2 %0, %1, %2;" : "=r"(larger) : "r"(x), "r"(y));
   return larger;
+}
+
+// All bits of each half that is not <= 0 (a NaN is not), none of the others.
+__device__ inline unsigned set_not_le_zero_f16x2(unsigned x) {
+  unsigned bits;
+  asm("set.gtu.u32.f16x2 %0, %1, %2;" : "=r"(bits) : "r"(x), "r"(0));
+  return bits;
+}
+
+// Each half's top bit in all of its bits.
+__device__ inline unsigned spread_signs(unsigned x) {
+  unsigned bits;
+  asm("prmt.b32 %0, %1, %1, 0xbb99;" : "=r"(bits) : "r"(x));
+  return bits;
 }
 
 // 32 bits of high:low, from bit `shift` on.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kernels.seeded_bugs import DEPTHWISE, F32, PLAIN, SAME, Bug
+from kernels.seeded_bugs import DEPTHWISE, F32, F64, PLAIN, SAME, Bug
 
 WGRAD = dict(n=3, c=40, h=11, w=9, k=40, r=2, s=3, padding=(1, 0, 1, 1))
 
@@ -15,14 +15,20 @@ PROBLEMS = {
     ),
     "wgrad, narrow": dict(pass_="wgrad", family="wgrad_tensor_core", **{**WGRAD, "c": 36}),
     "wgrad, patch": dict(pass_="wgrad", family="wgrad_patch", **{**WGRAD, **SAME}),
+    "wgrad, patch, nan": dict(pass_="wgrad", family="wgrad_patch", **{**WGRAD, **SAME, "h": 5, "w": 4}, nan=True),
+    "wgrad, patch, masked": dict(pass_="wgrad", family="wgrad_patch", **{**WGRAD, **SAME}, masked=True),
+    "wgrad, masked": dict(pass_="wgrad", family="wgrad_tensor_core", **WGRAD, masked=True),
+    "wgrad, plain": dict(
+        pass_="wgrad", family="wgrad_plain", n=20, c=3, h=9, w=8, k=6, **SAME, dtype=F64, bias=True, masked=True
+    ),
     "wgrad, ffma": dict(pass_="wgrad", family="wgrad_ffma", **WGRAD, dtype=F32),
     "wgrad, depthwise": dict(pass_="wgrad", family="wgrad_depthwise", **DEPTHWISE, bias=True),
 }
 
 BUGS = {
     "wgrad: the wait allows one group too many": Bug(
-        "conv/wgrad_tensor_core.cuh", "if (step == STEPS - 1) { ptx::cp_async_wait<Tile::STAGES - 2>();",
-        "if (step == STEPS - 1) { ptx::cp_async_wait<Tile::STAGES - 1>();", "wgrad", "unfinished-copy",
+        "conv/wgrad_tensor_core.cuh", "ptx::cp_async_wait<Tile::STAGES - 2>(); slices_.mask(read);",
+        "ptx::cp_async_wait<Tile::STAGES - 1>(); slices_.mask(read);", "wgrad", "unfinished-copy",
     ),
     "wgrad: the last copies are not waited for": Bug(
         "conv/wgrad_tensor_core.cuh", "ptx::cp_async_wait<0>();", "", "wgrad", "abandoned-copy"
@@ -74,6 +80,48 @@ BUGS = {
     ),
     "wgrad: every bias is the first": Bug(
         "conv/wgrad_sum.cuh", "args.bias_at + i - args.weights", "args.bias_at", "wgrad", "numbers"
+    ),
+    "wgrad: outputs that mask the slice behind": Bug(
+        "conv/wgrad.cuh", "i * Y_AT_ONCE - earlier * Tile::DEPTH", "i * Y_AT_ONCE - (earlier - 1) * Tile::DEPTH",
+        "wgrad, masked", "numbers",
+    ),
+    "wgrad: gradients are masked in the stage of another slice": Bug(
+        "conv/wgrad_tensor_core.cuh", "slices_.mask(read);", "slices_.mask(write);", "wgrad, masked", "shared-race"
+    ),
+    "wgrad, patch: the wait allows one group too many": Bug(
+        "conv/wgrad_patch.cuh", "ptx::cp_async_wait<STAGES - 2>();", "ptx::cp_async_wait<STAGES - 1>();",
+        "wgrad, patch", "unfinished-copy",
+    ),
+    "wgrad, patch: swapped rows of a pair": Bug(
+        "conv/wgrad_patch.cuh", "put(x[0][s], four[0], four[1]);", "put(x[0][s], four[1], four[0]);",
+        "wgrad, patch", "numbers",
+    ),
+    "wgrad, patch: rows past the output meet their input": Bug(
+        "conv/wgrad_patch.cuh", "step * 2 + row < rows_ ? mask : 0", "mask", "wgrad, patch, nan", "numbers"
+    ),
+    "wgrad, patch: a row of tiles ends a tile late": Bug(
+        "conv/wgrad_patch.cuh", "tile_ == across;", "tile_ == across + 1;", "wgrad, patch", "numbers"
+    ),
+    "wgrad, patch: pixels begin in few banks": Bug(
+        "conv/wgrad_patch.cuh", "X_PITCH = CHANNELS * 2 + 16", "X_PITCH = CHANNELS * 2", "wgrad, patch",
+        "bank conflicts",
+    ),
+    "wgrad, patch: gradients mask themselves": Bug(
+        "conv/wgrad_patch.cuh", "mask_in_place(at, at + OUTPUTS_AT", "mask_in_place(at, at", "wgrad, patch, masked",
+        "numbers",
+    ),
+    "wgrad, plain: a row below the image is read": Bug(
+        "conv/wgrad_plain.cuh", "h >= 0 && h < args.h && w >= 0", "h >= 0 && w >= 0", "wgrad, plain", "out-of-bounds"
+    ),
+    "wgrad, plain: channels past the last are stored": Bug(
+        "conv/wgrad_plain.cuh", "if (v < left) to[v] = sum[v];", "to[v] = sum[v];", "wgrad, plain", "block-race"
+    ),
+    "wgrad, plain: splits meet in a row of images": Bug(
+        "conv/wgrad_plain.cuh", "if (++p == args.p) p = 0, ++n;", "++p;", "wgrad, plain", "numbers"
+    ),
+    "wgrad, plain: the outputs of the first filter": Bug(
+        "conv/wgrad_plain.cuh", "static_cast<const Element*>(args.relu_output) + k",
+        "static_cast<const Element*>(args.relu_output)", "wgrad, plain", "numbers",
     ),
     "wgrad, ffma: the wait allows one group too many": Bug(
         "conv/wgrad_ffma.cuh", "cp_async_wait<Tile::STAGES - 2>", "cp_async_wait<Tile::STAGES - 1>",

@@ -19,7 +19,6 @@ SPLIT = {
     "1x1": dict(n=5, c=136, h=11, w=13, k=72, r=1, s=1),
     "stem": dict(n=2, c=3, h=41, w=43, k=24, r=7, s=7, padding=(3, 3, 3, 3), stride=(2, 2)),
 }
-DENSE = {name: SPLIT[name] for name in ("2x3", "1x1")}
 PATCH = {
     "3x3": dict(n=2, c=64, h=13, w=15, k=136, r=3, s=3, padding=(1, 1, 1, 1)),
     "3x3 of whole tiles": dict(n=3, c=40, h=18, w=18, k=72, r=3, s=3),
@@ -46,9 +45,10 @@ def splits(plan):
     return len(plan.launches) and plan.workspaces.get("wgrad_sums", 0)
 
 
-@pytest.mark.parametrize("problem", cases(DENSE, (F16, BF16)))
-def test_tensor_cores_in_every_tile(problem):
-    case = Wgrad(**problem, bias=True)
+# In the other dtype they run masked.
+@pytest.mark.parametrize("name, dtype", [("2x3", F16), ("1x1", BF16)])
+def test_tensor_cores_in_every_tile(name, dtype):
+    case = Wgrad(**SPLIT[name], dtype=dtype, bias=True)
     for tile in tiles(case):
         case.check(case.plan(tile=tile))
 
@@ -88,11 +88,14 @@ def test_geometry(problem):
     case.check(case.plan())
 
 
-@pytest.mark.parametrize("dtype, layout", [(F16, "nhwc"), (F32, "nchw")])
-def test_masked(dtype, layout):
+@pytest.mark.parametrize("name, dtype, layout", [("2x3", BF16, "nhwc"), ("1x1", F16, "nhwc"), ("2x3", F32, "nchw")])
+def test_masked_in_every_tile(name, dtype, layout):
     """Only where the output of a ReLU is not <= 0 does a gradient count."""
-    case = Wgrad(**SPLIT["2x3"], dtype=dtype, layout=layout, bias=True, masked=True)
-    case.check(case.plan())
+    case = Wgrad(**SPLIT[name], dtype=dtype, layout=layout, bias=True, masked=True)
+    for tile in tiles(case):
+        plan = case.plan(tile=tile)
+        assert not any("relu_backward" in launch.kernel for launch in plan.launches)
+        case.check(plan)
 
 
 @pytest.mark.parametrize("name", ["stride", "groups", "odd channels"])
@@ -124,7 +127,7 @@ def test_nchw(name, dtype):
 @pytest.mark.parametrize("alignment", [2, 4, 8])
 def test_addresses_of_less_alignment(alignment):
     for window in (1, 3):
-        case = Wgrad(n=1, c=32, h=9, w=9, k=48, r=window, s=window, bias=True, alignment=alignment)
+        case = Wgrad(n=1, c=32, h=9, w=9, k=44, r=window, s=window, bias=True, masked=True, alignment=alignment)
         case.check()
 
 
@@ -159,6 +162,16 @@ def test_same_bits_in_every_run_tile_and_device(problem):
     for plan, options in [(None, options) for options in again] + [(plan, {}) for plan in plans]:
         for one, other in zip(case.run(plan, **options), expected, strict=True):
             assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("problem", ONE_OF_EACH.values(), ids=ONE_OF_EACH)
+def test_masked_is_what_gradients_masked_before_give(problem):
+    case = Wgrad(**problem, bias=True, integers=False, masked=True)
+    before = Wgrad(**problem, bias=True, integers=False)
+    before.grad_output = case.counting
+    assert case.grad_output.isnan().any() and not before.grad_output.isnan().any()
+    for one, other in zip(case.run(), before.run(), strict=True):
+        assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("problem", ONE_OF_EACH.values(), ids=ONE_OF_EACH)

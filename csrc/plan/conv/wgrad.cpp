@@ -127,6 +127,10 @@ void WgradPlanner::add_parts(const Kernel& kernel, WgradArguments args, const st
          part.first * x.p() * x.q() * x.k * bytes},
         {sums, offsetof(WgradArguments, sums), at},
     };
+    if (x.masked)
+      plan.launches.back().pointers.push_back({buffer("relu_output"),
+                                               offsetof(WgradArguments, conv.relu_output),
+                                               part.first * x.p() * x.q() * x.k * bytes});
     if (x.bias)
       plan.launches.back().pointers.push_back(
           {bias, offsetof(WgradArguments, bias_sums), direct ? 0 : at + bias_at * number});

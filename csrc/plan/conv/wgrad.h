@@ -48,9 +48,11 @@ public:
   // both, and for single elements of both.
   std::array<int, 2> vectors() const;
 
-  // As a template argument: does a kernel sum the bias? Those that are compiled ahead of time do if they are
-  // asked.
-  const char* sums_bias() const { return x.bias || options.ahead_of_time ? "true" : "false"; }
+  // As template arguments: does a kernel sum the bias, and does it mask? Those that are compiled ahead of
+  // time do the first if they are asked, and never the second.
+  std::string flags() const {
+    return text(x.bias || options.ahead_of_time ? "true" : "false", x.masked ? ", true" : "");
+  }
 
   // What the kernels that copy slices keep of them, and of where they come from: wgrad.cuh.
   int shared_bytes(const TileShape&) const;

@@ -7,9 +7,9 @@ namespace {
 // A block: 256 threads, 4 vectors of filters by 64 walkers along rows.
 constexpr int kVectors = 4, kWalkers = 64;
 
-Kernel kernel_of(const char* element, int64_t taps, int64_t stride, bool wide, const char* bias) {
+Kernel kernel_of(const char* element, int64_t taps, int64_t stride, bool wide, const std::string& flags) {
   return {text("pyconvx::wgrad_depthwise<", element, ", ", taps, ", ", stride, ", ", wide ? "true" : "false",
-               ", ", bias, ">"),
+               ", ", flags, ">"),
           "conv/wgrad_depthwise.cuh"};
 }
 
@@ -35,7 +35,7 @@ std::string plan_wgrad_depthwise(WgradPlanner& planner) {
   args.by_column_tiles = division_by(static_cast<unsigned>(tiles));
   args.by_tiles = division_by(static_cast<unsigned>(tiles * groups_of_taps));
   planner.add_wgrad(
-      kernel_of(element_name(x.dtype), taps, stride, wide, planner.sums_bias()), args,
+      kernel_of(element_name(x.dtype), taps, stride, wide, planner.flags()), args,
       planner.images_in_31_bits(), kWalkers, kWalkers, [&](int64_t images) { return images * x.p(); },
       [&](int64_t) { return tiles * groups_of_taps; }, 256, 0);
   return {};

@@ -17,9 +17,9 @@ const std::vector<TileShape>& tiles() {
   return table;
 }
 
-Kernel kernel_of(const TileShape& tile, bool linear, std::array<int, 2> vectors, const char* bias) {
+Kernel kernel_of(const TileShape& tile, bool linear, std::array<int, 2> vectors, const std::string& flags) {
   return {text("pyconvx::wgrad_ffma<", wgrad_tile(tile), ", ", linear ? "true" : "false", ", ", vectors[0],
-               ", ", vectors[1], ", ", bias, ">"),
+               ", ", vectors[1], ", ", flags, ">"),
           "conv/wgrad_ffma.cuh"};
 }
 
@@ -58,7 +58,7 @@ std::string plan_wgrad_ffma(WgradPlanner& planner) {
   WgradArguments args = planner.wgrad_arguments();
   set_wgrad_tiles(args, x, tile->pixels, tile->filters);
   planner.add_wgrad(
-      kernel_of(*tile, never_outside(x), planner.vectors(), planner.sums_bias()), args, most, 64, 256,
+      kernel_of(*tile, never_outside(x), planner.vectors(), planner.flags()), args, most, 64, 256,
       [&](int64_t images) { return images * x.p() * x.q(); },
       [&](int64_t) { return int64_t{args.by_tiles.divisor}; }, tile->threads(), planner.shared_bytes(*tile));
   return {};

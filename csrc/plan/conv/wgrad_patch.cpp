@@ -11,10 +11,10 @@ namespace {
 
 constexpr int kTile = 8, kFilters = 64, kChannels = 32, kStages = 3;
 
-int shared_bytes(int64_t stride) {
+int shared_bytes(int64_t stride, bool masked) {
   const int64_t rows = (kTile - 1) * stride + 3, row = stride == 1 ? rows : (rows + 1) / 2 * 2;
-  return static_cast<int>(kStages *
-                          (kTile * kTile * (kFilters * 2 + 16) + rows * row * (kChannels * 2 + 16)));
+  return static_cast<int>(
+      kStages * ((masked ? 2 : 1) * kTile * kTile * (kFilters * 2 + 16) + rows * row * (kChannels * 2 + 16)));
 }
 
 // Bytes from one tile to the next, where a pixel has `pixel` bytes and a tile covers `tile` x `tile` of size.
@@ -25,9 +25,9 @@ void set_steps(long long (&steps)[3], int64_t height, int64_t width, int64_t pix
   steps[2] = (height - tiles_down * tile) * width * pixel;
 }
 
-Kernel kernel_of(const char* element, int64_t stride, std::array<int, 2> vectors, const char* bias) {
-  return {text("pyconvx::wgrad_patch<", element, ", ", stride, ", ", vectors[0], ", ", vectors[1], ", ", bias,
-               ">"),
+Kernel kernel_of(const char* element, int64_t stride, std::array<int, 2> vectors, const std::string& flags) {
+  return {text("pyconvx::wgrad_patch<", element, ", ", stride, ", ", vectors[0], ", ", vectors[1], ", ",
+               flags, ">"),
           "conv/wgrad_patch.cuh"};
 }
 
@@ -49,7 +49,7 @@ std::string plan_wgrad_patch(WgradPlanner& planner) {
   planner.plan.family = "wgrad_patch";
   static const std::vector<TileShape> table = {{kFilters, 9 * kChannels, kTile * kTile, 1, 4, kStages}};
   const int64_t tiles_down = ceil_div(x.p(), kTile), tiles_across = ceil_div(x.q(), kTile);
-  const int shared = shared_bytes(x.stride_h);
+  const int shared = shared_bytes(x.stride_h, x.masked);
   const int64_t most = planner.images_in_31_bits();
   const auto units = [&](int64_t images) { return images * tiles_down * tiles_across; };
   const auto runs = planner.split(std::min(most, x.n), units(std::min(most, x.n)), 1, 4);
@@ -73,7 +73,7 @@ std::string plan_wgrad_patch(WgradPlanner& planner) {
   set_steps(args.y_steps, x.p(), x.q(), x.k * 2, kTile, tiles_down, tiles_across);
   set_steps(args.x_steps, x.h, x.w, x.c * 2, kTile * x.stride_h, tiles_down, tiles_across);
   planner.add_wgrad(
-      kernel_of(element_name(x.dtype), x.stride_h, planner.vectors(), planner.sums_bias()), args, most, 1, 4,
+      kernel_of(element_name(x.dtype), x.stride_h, planner.vectors(), planner.flags()), args, most, 1, 4,
       units, [&](int64_t) { return int64_t{args.by_tiles.divisor}; }, tile->threads(), shared);
   return {};
 }

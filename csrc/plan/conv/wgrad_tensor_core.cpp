@@ -23,9 +23,9 @@ const std::vector<TileShape>& tiles(int element_bytes) {
 }
 
 Kernel kernel_of(const char* element, const TileShape& tile, bool linear, std::array<int, 2> vectors,
-                 const char* bias) {
+                 const std::string& flags) {
   return {text("pyconvx::wgrad_tensor_core<", element, ", ", wgrad_tile(tile), ", ",
-               linear ? "true" : "false", ", ", vectors[0], ", ", vectors[1], ", ", bias, ">"),
+               linear ? "true" : "false", ", ", vectors[0], ", ", vectors[1], ", ", flags, ">"),
           "conv/wgrad_tensor_core.cuh"};
 }
 
@@ -50,11 +50,14 @@ Candidate rate_tile(const WgradPlanner& planner, const TileShape& tile, const Wg
   const auto [y, x] = planner.vectors();
   const double copies = static_cast<double>(tile.depth) * bytes / tile.threads() *
                         (static_cast<double>(tile.pixels) / y + static_cast<double>(tile.filters) / x);
+  // A copy that is masked: the outputs' address and load, 8 instructions or 16, a load and a store of shared
+  // memory.
+  const double masked = planner.x.masked ? 16.0 * tile.pixels * tile.depth * bytes / 16 / tile.threads() : 0;
   // For each pixel of a slice one thread makes an entry of the table.
   const double entries = never_outside(planner.x) ? 0 : static_cast<double>(tile.depth) / tile.threads();
   SliceWork slice;
   slice.tensor = hmma * warps * device.slots_per_hmma / 4;
-  slice.issue = (hmma + reads + copies * 5 + entries * 70 + 30) * warps / 4;
+  slice.issue = (hmma + reads + copies * 5 + masked + entries * 70 + 30) * warps / 4;
   slice.shared = (static_cast<double>(reads) * warps * read_bytes + copied) / kSharedBytesPerClock;
   slice.l2 = copied / kL2BytesPerClock;
   const int registers = std::min(m * n * 4 + 2 * (m * 4 + n * 2) + 70, 255);
@@ -63,7 +66,9 @@ Candidate rate_tile(const WgradPlanner& planner, const TileShape& tile, const Wg
       planner.rate_tile(tile, runs, ceil_div(runs.run, tile.depth), planner.columns(), slice, resident,
                         1500 + 0.5 * tile.pixels * tile.filters / warps / 8);
   const bool ahead_of_time = planner.options.ahead_of_time;
-  const bool no_kernel = (ahead_of_time && !is_common(tile)) ||
+  // Outputs that mask wait in registers, which a thread that copies much has not to spare.
+  const bool masks_too_much = planner.x.masked && tile.pixels * tile.depth * bytes > 64 * tile.threads();
+  const bool no_kernel = masks_too_much || (ahead_of_time && !is_common(tile)) ||
                          ((std::min(y, x) < 4 || (ahead_of_time && y < 16)) && !copies_elements(tile));
   if (no_kernel || planner.shared_bytes(tile) > device.shared_per_block) candidate.blocks_per_sm = 0;
   return candidate;
@@ -96,7 +101,7 @@ std::string plan_wgrad_tensor_core(WgradPlanner& planner) {
   set_wgrad_tiles(args, x, tile->pixels, tile->filters);
   planner.add_wgrad(
       kernel_of(element_name(x.dtype, planner.options.tf32), *tile, never_outside(x), planner.vectors(),
-                planner.sums_bias()),
+                planner.flags()),
       args, most, 64, 256, [&](int64_t images) { return images * x.p() * x.q(); },
       [&](int64_t) { return int64_t{args.by_tiles.divisor}; }, tile->threads(), planner.shared_bytes(*tile));
   return {};

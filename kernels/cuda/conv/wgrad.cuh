@@ -21,6 +21,10 @@
 // A window of one tap that never leaves the image and has stride 1 needs none of it: activation[m] is pixel
 // m.
 //
+// Kernels that are compiled to mask (mask.cuh) read the outputs that mask a slice's gradients into registers,
+// each thread those of its own copies, a slice ahead; and mask its copies where they lie, after they have
+// arrived and before others may read them.
+//
 // The reduction is split: block `split` sums pixels [split run, (split + 1) run) into sums of its own, in the
 // accumulator's type, and wgrad_sum.cuh adds the splits up in order. Where there is but one split, and
 // elements are accumulators, the sums are the gradient itself. No sum is ever added to by two blocks.
@@ -30,6 +34,7 @@
 #pragma once
 
 #include "gather.cuh"
+#include "mask.cuh"
 
 namespace pyconvx {
 
@@ -67,6 +72,30 @@ __device__ inline Number* bias_sums(const WgradArguments& args, int split) {
   return static_cast<Number*>(args.bias_sums) + split * args.split_size;
 }
 
+// The first of 16 bytes' elements, as many as there are, VECTOR bytes at a time.
+template <int VECTOR, int BYTES>
+__device__ inline void load_vector(uint4& to, const char* from, int elements) {
+  if constexpr (VECTOR == 16) {
+    if (elements > 0) to = *reinterpret_cast<const uint4*>(from);
+  } else {
+    unsigned words[4] = {};
+#pragma unroll
+    for (int byte = 0; byte < 16; byte += VECTOR) {
+      if (byte / BYTES >= elements) continue;
+      if constexpr (VECTOR == 8) {
+        const uint2 two = *reinterpret_cast<const uint2*>(from + byte);
+        words[byte / 4] = two.x, words[byte / 4 + 1] = two.y;
+      } else if constexpr (VECTOR == 4) {
+        words[byte / 4] = *reinterpret_cast<const unsigned*>(from + byte);
+      } else {
+        words[byte / 4] |= static_cast<unsigned>(*reinterpret_cast<const unsigned short*>(from + byte))
+                           << byte % 4 * 8;
+      }
+    }
+    to = {words[0], words[1], words[2], words[3]};
+  }
+}
+
 // The slices of a block, in shared memory: of each stage first DEPTH rows of gradients, then DEPTH rows of
 // activations. A row's pitch is an odd multiple of 16 bytes for elements of 16 bits, for ldmatrix, and 8
 // modulo 32 words for those of 32, so that 4 rows' elements side by side lie in 32 banks. Behind the stages
@@ -74,13 +103,14 @@ __device__ inline Number* bias_sums(const WgradArguments& args, int split) {
 //
 // LINEAR: one tap, stride 1, never outside. VECTOR_Y, VECTOR_X: bytes that gradients and activations can be
 // read by.
-template <class Element, class Tile, bool LINEAR, int VECTOR_Y, int VECTOR_X>
+template <class Element, class Tile, bool LINEAR, int VECTOR_Y, int VECTOR_X, bool MASKED>
 class WgradSlices {
   using Rows = ActivationRows<Element, 1, 0, 0>;
   static constexpr int V = kVector<Element>, BYTES = sizeof(Element), PAD = BYTES == 2 ? 16 : 32;
   static constexpr int Y_CHUNKS = Tile::FILTERS / V, X_CHUNKS = Tile::COLUMNS / V;
   static constexpr int Y_AT_ONCE = Tile::THREADS / Y_CHUNKS, X_AT_ONCE = Tile::THREADS / X_CHUNKS;  // rows
-  static constexpr int PIXEL = 16, TABLE = Tile::THREADS * PIXEL, COLUMN = 8;                       // bytes
+  static constexpr int Y_COPIES = Tile::DEPTH / Y_AT_ONCE;
+  static constexpr int PIXEL = 16, TABLE = Tile::THREADS * PIXEL, COLUMN = 8;  // bytes
   static_assert(Tile::DEPTH % Y_AT_ONCE == 0 && Tile::DEPTH % X_AT_ONCE == 0,
                 "every thread copies whole chunks");
 
@@ -106,6 +136,7 @@ public:
     y_ = static_cast<const char*>(args.grad_output) +
          ((static_cast<long long>(first) + y_row) * args_.k + block.group * args_.group_filters + filter) *
              BYTES;
+    if constexpr (MASKED) to_outputs_ = way_to_outputs(args.grad_output, args_.relu_output);
     const int column = block.column * Tile::COLUMNS + x_chunk * V;
     columns_left_ = args_.reduction - column;
     x_ = static_cast<const char*>(args_.input) +
@@ -169,7 +200,7 @@ public:
           columns[i] = ptx::load_shared_pair(columns_from_ + i * (VECTOR_X / BYTES) * X_CHUNKS * COLUMN);
     }
 #pragma unroll
-    for (int i = 0; i < Tile::DEPTH / Y_AT_ONCE; ++i) {
+    for (int i = 0; i < Y_COPIES; ++i) {
       const bool exists = i * Y_AT_ONCE < y_left_;
       const char* from = y_ + static_cast<long long>(args_.k) * (i * Y_AT_ONCE * BYTES);
 #pragma unroll
@@ -206,6 +237,29 @@ public:
       pixels_from_ += Tile::DEPTH * PIXEL;
   }
 
+  // The outputs that mask this thread's gradients of an earlier slice than the next to be copied.
+  __device__ void load_outputs(int earlier) {
+    if constexpr (MASKED) {
+#pragma unroll
+      for (int i = 0; i < Y_COPIES; ++i) {
+        const int row = i * Y_AT_ONCE - earlier * Tile::DEPTH;
+        const char* from = y_ + to_outputs_ + static_cast<long long>(args_.k) * (row * BYTES);
+        if (row < y_left_) load_vector<VECTOR_Y, BYTES>(outputs_[i], from, filters_left_);
+      }
+    }
+  }
+
+  // This thread's gradients in the stage at byte `stage`, which have arrived, by the outputs that it loaded.
+  __device__ void mask(unsigned stage) const {
+    if constexpr (MASKED) {
+#pragma unroll
+      for (int i = 0; i < Y_COPIES; ++i) {
+        const unsigned at = y_to_ + stage + i * Y_AT_ONCE * Y_PITCH;
+        ptx::store_shared(at, masked(ptx::load_shared_16(at), outputs_[i], Element{}));
+      }
+    }
+  }
+
 private:
   // The bits of the `taps` rows (or columns) under a window that begins at `first` of `size`.
   __device__ static unsigned inside(int first, int size, int taps, int dilation,
@@ -238,6 +292,8 @@ private:
   unsigned tables_, made_ = 0;  // where tables are, and in them that to be made next
   unsigned pixels_from_, columns_from_;
   uint2 column_;
+  long long to_outputs_;  // from a gradient, in bytes
+  uint4 outputs_[MASKED ? Y_COPIES : 1] = {};
 };
 
 }  // namespace pyconvx

@@ -18,7 +18,7 @@
 namespace pyconvx {
 
 // WIDE: the multiplier is 1 and 16-byte accesses are right.
-template <class Element, int TAPS, int STRIDE, bool WIDE, bool BIAS>
+template <class Element, int TAPS, int STRIDE, bool WIDE, bool BIAS, bool MASKED>
 class WgradDepthwise {
   static constexpr int V = kVector<Element>, VECTORS = 4, THREADS = 256, WALKERS = THREADS / VECTORS;
   static constexpr int CHANNELS = VECTORS * V, WARPS = THREADS / 32;
@@ -31,6 +31,9 @@ public:
     const int taps = args.by_column_tiles(tile);
     k_ = (tile - taps * args.by_column_tiles.divisor) * CHANNELS + threadIdx.x % VECTORS * V;
     const int in_row = (conv_.s + TAPS - 1) / TAPS;
+    to_outputs_ =
+        MASKED ? way_to_outputs(args.grad_output, conv_.relu_output) / static_cast<long long>(sizeof(Element))
+               : 0;
     r_ = taps / in_row, s_ = taps % in_row * TAPS;
   }
 
@@ -115,11 +118,14 @@ private:
   }
 
   __device__ void load_gradient(float (&y)[V], const Element* from) const {
+    const Element* output = from + to_outputs_;
     if constexpr (WIDE) {
-      unpack(*reinterpret_cast<const uint4*>(from), y, Element{});
+      uint4 bits = *reinterpret_cast<const uint4*>(from);
+      if constexpr (MASKED) bits = masked(bits, *reinterpret_cast<const uint4*>(output), Element{});
+      unpack(bits, y, Element{});
     } else {
 #pragma unroll
-      for (int v = 0; v < V; ++v) y[v] = k_ + v < conv_.k ? widen(from[v]) : 0.0f;
+      for (int v = 0; v < V; ++v) y[v] = k_ + v < conv_.k ? load_masked<MASKED>(from, output, v) : 0.0f;
     }
   }
 
@@ -140,14 +146,15 @@ private:
   const WgradArguments& args_;
   const Conv2dArguments& conv_;
   int split_, k_, r_, s_;
+  long long to_outputs_;  // from a gradient, in elements
   float sum_[TAPS][V] = {};
   float bias_[V] = {};
 };
 
-template <class Element, int TAPS, int STRIDE, bool WIDE, bool BIAS>
+template <class Element, int TAPS, int STRIDE, bool WIDE, bool BIAS, bool MASKED = false>
 __global__ void __launch_bounds__(256) wgrad_depthwise(const __grid_constant__ WgradArguments args) {
   __shared__ float shared[8][4 * kVector<Element>];
-  WgradDepthwise<Element, TAPS, STRIDE, WIDE, BIAS> product(args);
+  WgradDepthwise<Element, TAPS, STRIDE, WIDE, BIAS, MASKED> product(args);
   product.sum_all();
   product.store_all(shared);
 }

@@ -13,9 +13,9 @@
 
 namespace pyconvx {
 
-template <class Tile, bool LINEAR, int VECTOR_Y, int VECTOR_X, bool BIAS>
+template <class Tile, bool LINEAR, int VECTOR_Y, int VECTOR_X, bool BIAS, bool MASKED>
 class WgradFfma {
-  using Slices = WgradSlices<float, Tile, LINEAR, VECTOR_Y, VECTOR_X>;
+  using Slices = WgradSlices<float, Tile, LINEAR, VECTOR_Y, VECTOR_X, MASKED>;
   static constexpr int LAST_STAGE = (Tile::STAGES - 1) * Slices::STAGE;
   static_assert(Tile::FILTERS == 32 * Tile::WARPS_M && Tile::COLUMNS == 64 * Tile::WARPS_N);
 
@@ -30,6 +30,7 @@ public:
     if constexpr (!LINEAR) __syncthreads();
 #pragma unroll
     for (int stage = 0; stage < LAST_STAGE; stage += Slices::STAGE) slices_.copy_next(stage);
+    slices_.load_outputs(Tile::STAGES - 1);
     int read = 0, write = LAST_STAGE;
     while (slices > 0) {
       slices_.make_table(Slices::OF_TABLE);
@@ -38,7 +39,9 @@ public:
 #pragma unroll 1
       for (; slices > end; --slices) {
         ptx::cp_async_wait<Tile::STAGES - 2>();
+        slices_.mask(read);
         __syncthreads();
+        slices_.load_outputs(Tile::STAGES - 2);
         slices_.copy_next(write);
 #pragma unroll
         for (int row = 0; row < Tile::DEPTH; ++row) multiply(read, row, sums_bias);
@@ -118,11 +121,11 @@ private:
   float bias_[8] = {};
 };
 
-template <class Tile, bool LINEAR, int VECTOR_Y, int VECTOR_X, bool BIAS>
+template <class Tile, bool LINEAR, int VECTOR_Y, int VECTOR_X, bool BIAS, bool MASKED = false>
 __global__ void __launch_bounds__(Tile::THREADS, Tile::THREADS == 256 ? 2 : 1)
     wgrad_ffma(const __grid_constant__ WgradArguments args) {
   extern __shared__ __align__(128) unsigned char shared[];
-  WgradFfma<Tile, LINEAR, VECTOR_Y, VECTOR_X, BIAS> product(args, shared);
+  WgradFfma<Tile, LINEAR, VECTOR_Y, VECTOR_X, BIAS, MASKED> product(args, shared);
   product.multiply_all();
   product.store_all();
 }

@@ -23,6 +23,8 @@
 // A thread's copies go to the same place in every tile, and come from addresses that move on with the tiles
 // by constants.
 //
+// Outputs that mask the gradients (mask.cuh) are copied as the gradients are, behind the patch.
+//
 // Pixels of a tile beyond the output have gradients of 0. The input they would see is real, though, and 0
 // times an infinity is not a number: tiles at the edge clear it in the registers.
 //
@@ -34,7 +36,7 @@
 
 namespace pyconvx {
 
-template <class Element, int STRIDE, int VECTOR_Y, int VECTOR_X, bool BIAS>
+template <class Element, int STRIDE, int VECTOR_Y, int VECTOR_X, bool BIAS, bool MASKED>
 class WgradPatch {
   static constexpr int TILE = 8, FILTERS = 64, CHANNELS = 32, THREADS = 128, STAGES = 3, V = 8;
   static constexpr int M = FILTERS / 16;
@@ -46,7 +48,8 @@ class WgradPatch {
   static_assert(sizeof(Element) == 2 && ROWS % X_AT_ONCE == 0);
 
 public:
-  static constexpr int STAGE = X_AT + ROWS * ROW * X_PITCH, LAST_STAGE = (STAGES - 1) * STAGE;
+  static constexpr int OUTPUTS_AT = X_AT + ROWS * ROW * X_PITCH;  // that mask the gradients: as they lie
+  static constexpr int STAGE = OUTPUTS_AT + MASKED * X_AT, LAST_STAGE = (STAGES - 1) * STAGE;
 
   __device__ WgradPatch(const WgradArguments& args, unsigned shared) : args_(args), block_(args) {
     const Conv2dArguments& conv = args.conv;
@@ -79,6 +82,8 @@ public:
          (((static_cast<long long>(n) * conv.h + h_) * conv.w + w_) * conv.c +
           block_.group * conv.group_channels + channel) *
              2;
+
+    if constexpr (MASKED) to_outputs_ = way_to_outputs(args.grad_output, conv.relu_output);
 
     // Vectors past the last filter or channel are in no row.
     if (filters_left_ <= 0) p_ = 1 << 30;
@@ -155,10 +160,13 @@ private:
     for (int i = 0; i < TILE / Y_AT_ONCE; ++i) {
       const char* from = y_ + i * Y_AT_ONCE * args_.y_row;
 #pragma unroll
-      for (int byte = 0; byte < 16; byte += VECTOR_Y)
-        copy<VECTOR_Y>(y_to_ + stage + i * Y_AT_ONCE * TILE * Y_PITCH + byte, from + byte,
-                       y_exists && (VECTOR_Y == 16 || byte / 2 < filters_left_) &&
-                           p_ + i * Y_AT_ONCE < conv.p);
+      for (int byte = 0; byte < 16; byte += VECTOR_Y) {
+        const unsigned to = y_to_ + stage + i * Y_AT_ONCE * TILE * Y_PITCH + byte;
+        const bool exists =
+            y_exists && (VECTOR_Y == 16 || byte / 2 < filters_left_) && p_ + i * Y_AT_ONCE < conv.p;
+        copy<VECTOR_Y>(to, from + byte, exists);
+        if constexpr (MASKED) copy<VECTOR_Y>(to + OUTPUTS_AT, from + to_outputs_ + byte, exists);
+      }
     }
     const bool x_exists = left_ > 0 && static_cast<unsigned>(w_) < static_cast<unsigned>(conv.w);
 #pragma unroll
@@ -206,6 +214,13 @@ private:
   template <bool PARTIAL>
   __device__ void multiply_tile() {
     ptx::cp_async_wait<STAGES - 2>();
+    if constexpr (MASKED) {
+#pragma unroll
+      for (int i = 0; i < TILE / Y_AT_ONCE; ++i) {
+        const unsigned at = y_to_ + read_ + i * Y_AT_ONCE * TILE * Y_PITCH;
+        mask_in_place(at, at + OUTPUTS_AT, Element{});
+      }
+    }
     __syncthreads();
     copy_next(write_);
 #pragma unroll
@@ -292,14 +307,15 @@ private:
   int filters_left_, channels_left_;
   bool in_patch_;
   unsigned y_to_, x_to_, y_from_, x_from_, pairs_from_;  // in the first stage
+  long long to_outputs_;                                 // from a gradient, in bytes
   float sum_[3][3][M][4] = {};
   float bias_[4] = {};
 };
 
-template <class Element, int STRIDE, int VECTOR_Y, int VECTOR_X, bool BIAS>
+template <class Element, int STRIDE, int VECTOR_Y, int VECTOR_X, bool BIAS, bool MASKED = false>
 __global__ void __launch_bounds__(128) wgrad_patch(const __grid_constant__ WgradArguments args) {
   extern __shared__ __align__(128) unsigned char shared[];
-  WgradPatch<Element, STRIDE, VECTOR_Y, VECTOR_X, BIAS> product(args, ptx::shared_address(shared));
+  WgradPatch<Element, STRIDE, VECTOR_Y, VECTOR_X, BIAS, MASKED> product(args, ptx::shared_address(shared));
   product.multiply_all();
   product.store_all();
 }

@@ -9,7 +9,7 @@
 
 namespace pyconvx {
 
-template <class Element>
+template <class Element, bool MASKED = false>
 __global__ void __launch_bounds__(256) wgrad_plain(const __grid_constant__ WgradArguments wgrad) {
   using Number = Accumulator<Element>;
   constexpr int V = kVector<Element>;
@@ -26,6 +26,7 @@ __global__ void __launch_bounds__(256) wgrad_plain(const __grid_constant__ Wgrad
     const Element* input =
         static_cast<const Element*>(args.input) + k / args.group_filters * args.group_channels + channel;
     const Element* gradient = static_cast<const Element*>(wgrad.grad_output) + k;
+    const Element* output = static_cast<const Element*>(args.relu_output) + k;
     const bool sums_bias = wgrad.bias_sums && in_filter == 0;
 
     Number sum[V] = {}, bias = 0;
@@ -36,7 +37,7 @@ __global__ void __launch_bounds__(256) wgrad_plain(const __grid_constant__ Wgrad
       const long long w = q * args.stride_w - args.pad_left + s * args.dilation_w;
       const bool inside = h >= 0 && h < args.h && w >= 0 && w < args.w;
       if (inside || sums_bias) {
-        const Number y = widen(gradient[m * args.k]);
+        const Number y = load_masked<MASKED>(gradient, output, m * args.k);
         if (sums_bias) bias += y;
         if (inside) {
           const Element* x = input + ((n * args.h + h) * args.w + w) * args.c;

@@ -18,9 +18,9 @@
 
 namespace pyconvx {
 
-template <class Element, class Tile, bool LINEAR, int VECTOR_Y, int VECTOR_X, bool BIAS>
+template <class Element, class Tile, bool LINEAR, int VECTOR_Y, int VECTOR_X, bool BIAS, bool MASKED>
 class WgradTensorCore {
-  using Slices = WgradSlices<Element, Tile, LINEAR, VECTOR_Y, VECTOR_X>;
+  using Slices = WgradSlices<Element, Tile, LINEAR, VECTOR_Y, VECTOR_X, MASKED>;
   static constexpr int BYTES = sizeof(Element), LAST_STAGE = (Tile::STAGES - 1) * Slices::STAGE;
   static constexpr int WARP_FILTERS = Tile::FILTERS / Tile::WARPS_M,
                        WARP_COLUMNS = Tile::COLUMNS / Tile::WARPS_N;
@@ -56,8 +56,11 @@ public:
     }
 #pragma unroll
     for (int stage = 0; stage < LAST_STAGE; stage += Slices::STAGE) slices_.copy_next(stage);
+    slices_.load_outputs(Tile::STAGES - 1);
     ptx::cp_async_wait<Tile::STAGES - 2>();
+    slices_.mask(0);
     __syncthreads();
+    slices_.load_outputs(Tile::STAGES - 2);
     unsigned read = 0, write = LAST_STAGE;
     load_operands(0, read, 0);
     while (slices > 0) {
@@ -74,9 +77,11 @@ public:
             write = write == LAST_STAGE ? 0 : write + Slices::STAGE;
           }
           if (step == STEPS - 1) {
-            ptx::cp_async_wait<Tile::STAGES - 2>();
-            __syncthreads();
             read = read == LAST_STAGE ? 0 : read + Slices::STAGE;
+            ptx::cp_async_wait<Tile::STAGES - 2>();
+            slices_.mask(read);
+            __syncthreads();
+            slices_.load_outputs(Tile::STAGES - 2);
           }
           load_operands((step + 1) % 2, read, (step + 1) % STEPS);
 #pragma unroll
@@ -184,11 +189,12 @@ private:
   float bias_[BIAS ? OWN : 1][4] = {};
 };
 
-template <class Element, class Tile, bool LINEAR, int VECTOR_Y, int VECTOR_X, bool BIAS>
+template <class Element, class Tile, bool LINEAR, int VECTOR_Y, int VECTOR_X, bool BIAS, bool MASKED = false>
 __global__ void __launch_bounds__(Tile::THREADS)
     wgrad_tensor_core(const __grid_constant__ WgradArguments args) {
   extern __shared__ __align__(128) unsigned char shared[];
-  WgradTensorCore<Element, Tile, LINEAR, VECTOR_Y, VECTOR_X, BIAS> product(args, ptx::shared_address(shared));
+  WgradTensorCore<Element, Tile, LINEAR, VECTOR_Y, VECTOR_X, BIAS, MASKED> product(
+      args, ptx::shared_address(shared));
   product.multiply_all();
   product.store_all();
 }
