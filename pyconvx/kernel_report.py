@@ -31,7 +31,7 @@ _LETTERS = {"n": 1, "c": 64, "h": 56, "w": None, "k": 64, "r": 3, "s": None, "st
 """What a shape is written with, and what is left out of it: w is h, s is r, and the padding half a filter."""
 
 _PASSES = {"conv2d": _C.Pass.fprop, "conv2d_dgrad": _C.Pass.dgrad, "conv2d_wgrad": _C.Pass.wgrad}
-_HELPERS = ("transpose", "dgrad_filter", "fill", "wgrad_sum")
+_HELPERS = ("transpose", "relu_backward", "dgrad_filter", "fill", "wgrad_sum")
 """Kernels that only bring tensors into another form, or add up what others have computed."""
 
 
@@ -45,9 +45,13 @@ class Subject:
     dtype: torch.dtype = torch.float16
     tf32: bool = False
     operation: str = "conv2d"
+    masked: bool = False
+    """A gradient that the output of a ReLU masks as it is loaded."""
+    part: int = 0
+    """Which of the kernels that compute: a strided dgrad has one for each class of taps."""
 
     def plan(self, device: str = "a100") -> Any:
-        problem = problem_of(self.shape, self.dtype, pass_=_PASSES[self.operation])
+        problem = problem_of(self.shape, self.dtype, pass_=_PASSES[self.operation], masked=self.masked)
         try:
             return getattr(_C, f"plan_{self.operation}")(problem, device, tf32=self.tf32, tile=self.tile)
         except ValueError as refused:
@@ -85,9 +89,20 @@ CATALOGUE = (
     Subject("depthwise 7x7", "c=64,k=64,r=7,groups=64", "16x16x32"),
     Subject("depthwise 7x7 stride 2", "c=64,k=64,r=7,groups=64,stride=2", "8x8x32"),
     Subject("f64", "c=64,k=64", "", torch.float64),
-    # The gradients. Of a strided one of the input, the part with most taps.
+    # The gradients. A strided one of the input has four parts, of 2x2, 2x1, 1x2 taps and of one.
     Subject("dgrad 3x3", "c=128,k=64", "128x128x32", operation="conv2d_dgrad"),
     Subject("dgrad 3x3 stride 2", "c=128,k=64,stride=2", "128x128x32", operation="conv2d_dgrad"),
+    *(
+        Subject(f"dgrad 3x3 stride 2, {taps}", "c=128,k=64,stride=2", "128x128x32", operation="conv2d_dgrad", part=part)
+        for part, taps in ((1, "1x2"), (2, "2x1"), (3, "1x1"))
+    ),
+    Subject("dgrad 3x3 masked", "c=128,k=64", "128x128x32", operation="conv2d_dgrad", masked=True),
+    Subject("dgrad 3x3 bf16 masked", "c=128,k=64", "128x128x32", BF16, operation="conv2d_dgrad", masked=True),
+    Subject("dgrad 3x3 stride 2 masked", "c=128,k=64,stride=2", "128x128x32", operation="conv2d_dgrad", masked=True),
+    Subject("dgrad 1x1", "c=128,k=64,r=1", "128x128x32", operation="conv2d_dgrad"),
+    Subject("dgrad 1x1 masked", "c=128,k=64,r=1", "128x128x32", operation="conv2d_dgrad", masked=True),
+    Subject("dgrad small map masked", "c=512,k=512,h=7", "64x64x64", operation="conv2d_dgrad", masked=True),
+    Subject("dgrad f32 masked", "c=128,k=64", "128x64x16", F32, operation="conv2d_dgrad", masked=True),
     Subject("wgrad 3x3", "c=64,k=64", operation="conv2d_wgrad"),
     Subject("wgrad 3x3 stride 2", "c=64,k=64,stride=2", operation="conv2d_wgrad"),
     Subject("wgrad 1x1", "c=128,k=128,r=1", "128x128x64", operation="conv2d_wgrad"),
@@ -106,6 +121,7 @@ def problem_of(
     dtype: torch.dtype = torch.float16,
     layout: torch.memory_format = torch.channels_last,
     pass_: _C.Pass = _C.Pass.fprop,
+    masked: bool = False,
 ) -> Any:
     """The convolution that a shape describes: ``"n=8,c=64,h=56,k=64,r=3"``.
 
@@ -124,7 +140,7 @@ def problem_of(
     top, left = (given["r"] // 2, given["s"] // 2) if pad is None else (pad, pad)
     problem = _C.Conv2dProblem(
         **given, stride=(stride, stride), padding=(top, top, left, left), dilation=(dilation, dilation),
-        dtype=DTYPES[dtype], layout=LAYOUTS[layout], pass_=pass_,
+        dtype=DTYPES[dtype], layout=LAYOUTS[layout], pass_=pass_, masked=masked,
     )  # fmt: skip
     if refusal := problem.refusal():
         raise InvalidCall(refusal)
@@ -146,7 +162,9 @@ def subjects(only: Iterable[str] = (), shape: str | None = None, tile: str = "",
             tiles = [c.tile for c in Subject(shape, shape, "", dtype, tf32).plan().candidates] or [""]
         found = [Subject(shape, shape, tile, dtype, tf32) for tile in tiles]
     words = list(only)
-    return [s for s in found if not words or any(word in f"{s.name} {_main(s.plan()).kernel}" for word in words)]
+    return [
+        s for s in found if not words or any(word in f"{s.name} {_main(s.plan(), s.part).kernel}" for word in words)
+    ]
 
 
 @dataclass(frozen=True)
@@ -182,7 +200,7 @@ def figures(subject: Subject, arch: int) -> Figures:
         InvalidCall: the compiler or the disassembler is not there, or no kernel runs the problem; says why.
     """
     plan = subject.plan()
-    launch = _main(plan)
+    launch = _main(plan, subject.part)
     code = disassemble(launch, arch)
     loop = code.main_loop()
     math = code.math(loop)
@@ -269,9 +287,9 @@ def _slots(arch: int, tensor_cores: bool) -> float | None:
     return None
 
 
-def _main(plan: Any) -> Any:
-    """The first launch that computes."""
-    return next(launch for launch in plan.launches if not any(helper in launch.kernel for helper in _HELPERS))
+def _main(plan: Any, part: int = 0) -> Any:
+    """One of the launches that compute."""
+    return [launch for launch in plan.launches if not any(helper in launch.kernel for helper in _HELPERS)][part]
 
 
 def _compiler() -> Any:

@@ -73,8 +73,8 @@ Kernel filter_kernel(int bytes) {
   const char* bits = bytes == 8 ? "unsigned long long" : bytes == 4 ? "unsigned int" : "unsigned short";
   return {text("pyconvx::dgrad_filter<", bits, ">"), "conv/dgrad_filter.cuh"};
 }
-Kernel plain_kernel(const char* element) {
-  return {text("pyconvx::dgrad_plain<", element, ">"), "conv/dgrad_plain.cuh"};
+Kernel plain_kernel(const char* element, bool masked) {
+  return {text("pyconvx::dgrad_plain<", element, masked ? ", true>" : ">"), "conv/dgrad_plain.cuh"};
 }
 Kernel fill_kernel(const char* element) {
   return {text("pyconvx::fill<", element, ">"), "conv/fill.cuh"};
@@ -90,7 +90,8 @@ public:
   std::variant<LaunchPlan, Refusal> run() {
     LaunchPlan& plan = builder_.plan;
     if (x_.n == 0) return plan;
-    if (x_.masked)
+    masked_ = x_.masked && kernels_mask();
+    if (x_.masked && !masked_)
       builder_.write_masked(operands_.input, x_.dtype, x_.n * x_.k * x_.p() * x_.q(), options_.alignment);
     builder_.to_channels_last(operands_.input, x_.n, x_.k, x_.p() * x_.q());
     builder_.replace_output(operands_.output, x_.n, x_.c, x_.h * x_.w);
@@ -105,12 +106,21 @@ private:
 
   bool too_many_classes() const { return std::min(x_.stride_h, x_.h) * std::min(x_.stride_w, x_.w) > 256; }
 
+  // Can the kernels of all classes mask the gradient as they load it? They find it channels last.
+  bool kernels_mask() {
+    if (x_.layout != Layout::nhwc) return false;
+    if (too_many_classes()) return true;
+    masked_ = true;
+    const std::string sentence = choose_tile(classes());
+    return sentence.empty();
+  }
+
   std::string plain() {
     builder_.to_channels_last(operands_.filter, x_.k, x_.c / x_.groups, x_.r * x_.s);
     builder_.plan.family = "dgrad_plain";
     if (!options_.tile.empty()) return no_tile();
     const DgradArguments args{conv2d_arguments(x_), nullptr, nullptr};
-    const Kernel kernel = plain_kernel(element_name(x_.dtype));
+    const Kernel kernel = plain_kernel(element_name(x_.dtype), masked_);
     const int64_t vectors = x_.groups * ceil_div(x_.c / x_.groups, 16 / element_bytes(x_.dtype));
     builder_.plan.launches.push_back(
         {kernel.name,
@@ -123,21 +133,31 @@ private:
           {operands_.bias, offsetof(DgradArguments, conv.bias), 0},
           {builder_.buffer(operands_.input), offsetof(DgradArguments, grad_output), 0},
           {builder_.buffer(operands_.output), offsetof(DgradArguments, grad_input), 0}}});
+    if (masked_)
+      builder_.plan.launches.back().pointers.push_back(
+          {operands_.relu_output, offsetof(DgradArguments, conv.relu_output), 0});
     return {};
+  }
+
+  using Class = std::pair<Axis, Axis>;
+
+  // Those with most taps first: they take longest.
+  std::vector<Class> classes() const {
+    std::vector<Class> all;
+    for (const Axis& vertical : axes(x_.h, x_.r, x_.stride_h, x_.pad_top, x_.dilation_h))
+      for (const Axis& horizontal : axes(x_.w, x_.s, x_.stride_w, x_.pad_left, x_.dilation_w))
+        all.push_back({vertical, horizontal});
+    std::stable_sort(all.begin(), all.end(), [](const Class& a, const Class& b) {
+      return a.first.taps * a.second.taps > b.first.taps * b.second.taps;
+    });
+    return all;
   }
 
   std::string by_classes() {
     rearrange_filters();
-    // The classes with most taps first: they take longest.
-    std::vector<std::pair<Axis, Axis>> classes;
-    for (const Axis& vertical : axes(x_.h, x_.r, x_.stride_h, x_.pad_top, x_.dilation_h))
-      for (const Axis& horizontal : axes(x_.w, x_.s, x_.stride_w, x_.pad_left, x_.dilation_w))
-        classes.push_back({vertical, horizontal});
-    std::stable_sort(classes.begin(), classes.end(), [](const auto& a, const auto& b) {
-      return a.first.taps * a.second.taps > b.first.taps * b.second.taps;
-    });
-    if (std::string sentence = choose_tile(classes); !sentence.empty()) return sentence;
-    for (const auto& [vertical, horizontal] : classes) {
+    const std::vector<Class> all = classes();
+    if (std::string sentence = choose_tile(all); !sentence.empty()) return sentence;
+    for (const auto& [vertical, horizontal] : all) {
       LaunchPlan part;
       if (std::string sentence = add_class(vertical, horizontal, options_, part); !sentence.empty())
         return sentence;
@@ -174,7 +194,7 @@ private:
   }
 
   // A tile can be asked for if every class has it; the plan's is that of the class with most taps.
-  std::string choose_tile(const std::vector<std::pair<Axis, Axis>>& classes) {
+  std::string choose_tile(const std::vector<Class>& classes) {
     LaunchPlan& plan = builder_.plan;
     PlanOptions open = options_;
     open.tile.clear();
@@ -229,7 +249,8 @@ private:
     FpropPlanner planner(part, device_, options);
     planner.operands.input = builder_.buffer(operands_.input);
     planner.operands.output = builder_.buffer(operands_.output);
-    planner.operands.bias = operands_.bias;
+    planner.operands.bias = operands_.bias, planner.operands.relu_output = operands_.relu_output;
+    planner.masked = masked_ && vertical.taps * horizontal.taps > 0;
     planner.operands.filter = kFilters;
     const int64_t before = vertical.taps_before * x_.s + vertical.taps * horizontal.taps_before;
     planner.operands.filter_skip = before * x_.c * (x_.k / x_.groups) * element_bytes(x_.dtype);
@@ -257,6 +278,7 @@ private:
   const Device& device_;
   const PlanOptions& options_;
   const FpropOperands& operands_;
+  bool masked_ = false;  // do the kernels mask the gradient?
   PlanBuilder builder_;
 };
 
@@ -275,7 +297,7 @@ std::variant<LaunchPlan, Refusal> plan_dgrad(const char* operation, const FpropO
 void list_dgrad(std::vector<Kernel>& kernels) {
   for (int bytes : {2, 4, 8}) kernels.push_back(filter_kernel(bytes));
   for (const char* element : {"pyconvx::f16", "pyconvx::bf16", "pyconvx::f32", "pyconvx::f64"}) {
-    kernels.push_back(plain_kernel(element));
+    kernels.push_back(plain_kernel(element, false));
     kernels.push_back(fill_kernel(element));
   }
 }

@@ -134,7 +134,7 @@ BUGS = {
         "conv/fprop_tensor_core.cuh", "lane / 8 % 2)", "lane / 16)", "tensor core", "numbers"
     ),
     "pixels are copied a pass short": Bug(
-        "conv/fprop_tensor_core.cuh", "i < PIXEL_ROWS; ++i) copy<", "i < PIXEL_ROWS - 1; ++i) copy<",
+        "conv/fprop_tensor_core.cuh", "i < PIXEL_ROWS; ++i) { copy<", "i < PIXEL_ROWS - 1; ++i) { copy<",
         "tensor core", "uninitialised-shared",
     ),
     "filters are copied a pass short": Bug(
@@ -206,11 +206,13 @@ BUGS = {
         "patch", "shared-race",
     ),
     "patch: the first one is copied a pass short": Bug(
-        "conv/patch.cuh", "for (int i = 0; i < passes; ++i)", "for (int i = 0; i < passes - 1; ++i)",
+        "conv/patch.cuh", "copy_first(int passes) { for (int i = 0; i < passes; ++i)",
+        "copy_first(int passes) { for (int i = 0; i < passes - 1; ++i)",
         "patch", "numbers",
     ),
     "patch: the wait allows one group too many": Bug(
-        "conv/patch_product.cuh", "cp_async_wait<Tile::STAGES - 2>", "cp_async_wait<Tile::STAGES - 1>",
+        "conv/patch_product.cuh", "next_tap(int i) { ptx::cp_async_wait<Tile::STAGES - 2>",
+        "next_tap(int i) { ptx::cp_async_wait<Tile::STAGES - 1>",
         "patch", "unfinished-copy",
     ),
     "patch: the last copies are not waited for": Bug(
@@ -403,8 +405,9 @@ BUGS = {
         "few channels by one block", "out-of-bounds",
     ),
     "few channels: a patch a column short": Bug(
-        "conv/fprop_few_channels_any.cuh", "i < patch_rows() * patch_columns(); i += THREADS",
-        "i < patch_rows() * patch_columns() - THREADS; i += THREADS", "few channels by one block", "numbers",
+        "conv/fprop_few_channels_any.cuh", "i < patch_rows() * patch_columns(); i += THREADS) { const int row",
+        "i < patch_rows() * patch_columns() - THREADS; i += THREADS) { const int row",
+        "few channels by one block", "numbers",
     ),
     # --- fprop_depthwise.cuh
     "depthwise: not waited for": Bug(

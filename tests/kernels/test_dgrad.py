@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 
 import pytest
 import torch
@@ -13,6 +14,8 @@ from kernels.test_fprop import DEPTHWISE, FEW_CHANNELS, GEOMETRY, TENSOR_CORE, c
 from pyconvx import _C
 
 F16, BF16, F32, F64 = torch.float16, torch.bfloat16, torch.float32, torch.float64
+
+slow = pytest.mark.skipif(not os.environ.get("PYCONVX_SLOW"), reason="takes a minute; set PYCONVX_SLOW=1 to run it")
 
 STRIDED = {
     "3x3 stride 2": dict(n=2, c=72, h=15, w=14, k=64, r=3, s=3, padding=(1, 1, 1, 1), stride=(2, 2)),
@@ -110,18 +113,65 @@ def test_small_maps(problem):
     case.check(plan)
 
 
-MASKED = {
+MASKED = {  # all families
     "resident patch": dict(n=2, c=40, h=19, w=18, k=72, r=3, s=3, padding=(1, 1, 1, 1)),
+    "resident patch, 1x7": dict(n=1, c=24, h=17, w=19, k=96, r=1, s=7, padding=(0, 0, 3, 3)),
+    "small map": SMALL_MAPS["7x7"],
     "gather": dict(n=2, c=40, h=9, w=8, k=72, r=1, s=1),
+    "strided": STRIDED["3x3 stride 2"],
+    "groups": STRIDED["groups"],
+    "odd channels": dict(n=2, c=24, h=9, w=8, k=35, r=2, s=3, padding=(1, 0, 1, 1)),
+    "few channels": FEW_FILTERS["3x3 stride 2"],
+    "depthwise": FEW_FILTERS["depthwise 3x3 stride 2"],
+    "depthwise, two filters a channel": dict(n=1, c=12, h=9, w=8, k=24, r=3, s=3, padding=(1, 1, 1, 1), groups=12),
+    "strides without number": STRIDED["strides without number"],
 }
 
 
-@pytest.mark.parametrize("layout", ["nhwc", "nchw"])
 @pytest.mark.parametrize("problem", cases(MASKED, (F16, BF16, F32, F64)))
-def test_masked(problem, layout):
-    """Only where the output of a ReLU is not <= 0 does a gradient count."""
-    case = Dgrad(**problem, layout=layout, masked=True)
+def test_masked(problem):
+    """Only where the output of a ReLU is not <= 0 does a gradient count, and kernels see to that as they load it."""
+    case = Dgrad(**problem, masked=True)
+    plan = case.plan()
+    assert not any("relu_backward" in launch.kernel for launch in plan.launches)
+    case.check(plan)
+
+
+@pytest.mark.parametrize("name", ["resident patch", "gather", "few channels"])
+def test_masked_tf32(name):
+    case = Dgrad(**MASKED[name], dtype=F32, tf32=True, masked=True)
     case.check(case.plan())
+
+
+@pytest.mark.parametrize("dtype", [F16, F32])
+def test_masked_nchw(dtype):
+    case = Dgrad(**MASKED["resident patch"], dtype=dtype, layout="nchw", masked=True)
+    case.check(case.plan())
+
+
+@pytest.mark.parametrize("name", ["small map", *(pytest.param(n, marks=slow) for n in ("resident patch", "gather"))])
+def test_masked_in_every_tile(name):
+    case = Dgrad(**{**MASKED[name], "n": 1}, masked=True)
+    assert len(tiles(case)) > 2
+    for tile in tiles(case):
+        case.check(case.plan(tile=tile))
+
+
+@pytest.mark.parametrize(
+    "name, alignment",
+    [("resident patch", 4), ("resident patch", 2), ("gather", 2), ("few channels", 2)],
+)
+def test_masked_by_fewer_bytes(name, alignment):
+    case = Dgrad(**{**MASKED[name], "n": 1}, masked=True, alignment=alignment)
+    case.check(case.plan())
+
+
+@pytest.mark.parametrize("name", ["resident patch", "small map", "depthwise"])
+def test_masked_on_the_way_or_before_gives_the_same_bits(name):
+    masked = Dgrad(**MASKED[name], integers=False, masked=True)
+    before = Dgrad(**MASKED[name], integers=False)
+    before.grad_output = masked.counting
+    assert torch.equal(masked.run(), before.run())
 
 
 SAME_BITS = {

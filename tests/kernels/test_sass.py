@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 import pytest
 
@@ -39,6 +40,15 @@ MOST_PER_MATH = {
     "depthwise 7x7 stride 2": 1.9,
     "dgrad 3x3": 2.1,
     "dgrad 3x3 stride 2": 2.4,
+    "dgrad 3x3 stride 2, 1x2": 2.4,
+    "dgrad 3x3 stride 2, 2x1": 2.4,
+    "dgrad 3x3 stride 2, 1x1": 2.4,
+    "dgrad 3x3 masked": 2.1,
+    "dgrad 3x3 bf16 masked": 2.1,
+    "dgrad 3x3 stride 2 masked": 2.6,
+    "dgrad 1x1 masked": 3.1,
+    "dgrad small map masked": 2.8,
+    "dgrad f32 masked": 1.2,
     "wgrad 3x3": 2.1,
     "wgrad 3x3 stride 2": 2.5,
     "wgrad 1x1": 2.1,
@@ -53,6 +63,9 @@ SLOW = {
     "stem 7x7 stride 2, C = 3",
     "depthwise 5x5",
     "depthwise 7x7 stride 2",
+    "dgrad 3x3 bf16 masked",
+    "dgrad 3x3 stride 2 masked",
+    "dgrad small map masked",
 }  # whose like is here already
 
 # On the chips that are most unlike an A100: one of each kind.
@@ -68,9 +81,7 @@ def check(figures):
     assert 0 < figures.registers <= 255
     assert figures.blocks_per_sm >= 1
     assert figures.math > 0 and sum(figures.loop.values()) == figures.instructions
-    if figures.family in ("fprop_tensor_core", "fprop_resident_patch", "fprop_small_map") and figures.kernel.endswith(
-        ", 16>"
-    ):
+    if re.fullmatch(r"pyconvx::fprop_(tensor_core|resident_patch|small_map)<.*, 16(, true)?>", figures.kernel):
         assert figures.copies, figures.kernel
         for name in figures.copies:
             assert "BYPASS" in name and name.endswith(".128"), f"{figures.kernel} copies by {name}"
@@ -94,6 +105,14 @@ def test_wgrad_with_its_tables_of_pixels():
     slices = 128 // 32
     assert {i.address for i in loop} < {i.address for i in around}
     assert len(loop) * slices + len(around) - len(loop) <= 2.5 * slices * code.math(loop)
+
+
+@compiled
+def test_all_parts_of_a_strided_dgrad_together():
+    """Of the nine taps of 3 x 3, four are in one part, twice two in another, and one in the last."""
+    parts = ["dgrad 3x3 stride 2", *(f"dgrad 3x3 stride 2, {taps}" for taps in ("1x2", "2x1", "1x1"))]
+    figures = [kernel_report.figures(SUBJECTS[name], 80).per_math for name in parts]
+    assert sum(taps * each for taps, each in zip((4, 2, 2, 1), figures, strict=True)) / 9 <= 2.2
 
 
 @compiled

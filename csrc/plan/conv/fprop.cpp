@@ -38,6 +38,11 @@ Conv2dArguments FpropPlanner::arguments() const {
   return args;
 }
 
+Kernel FpropPlanner::loading(Kernel kernel) const {
+  if (masked) kernel.name.insert(kernel.name.size() - 1, ", true");
+  return kernel;
+}
+
 int64_t FpropPlanner::images_in_31_bits() const {
   return std::clamp<int64_t>(kMostPixels / (x.p() * x.q()), 1, x.n);
 }
@@ -75,6 +80,9 @@ void FpropPlanner::add_launch(const Kernel& kernel, const Conv2dArguments& args,
       {"shift", offsetof(Conv2dArguments, shift), 0},
       {buffer(operands.residual), offsetof(Conv2dArguments, residual), output},
   };
+  if (masked)
+    plan.launches.back().pointers.push_back(
+        {buffer(operands.relu_output), offsetof(Conv2dArguments, relu_output), input});
   if (partial_bytes_)
     plan.launches.back().pointers.push_back(
         {"partial", offsetof(Conv2dArguments, partial), first_image * partial_bytes_});

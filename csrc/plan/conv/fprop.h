@@ -36,6 +36,7 @@ struct TileShape {
 // it on. Bytes are skipped from the start of the filters' buffer.
 struct FpropOperands {
   std::string input = "input", filter = "filter", output = "output", bias = "bias", residual = "residual";
+  std::string relu_output = "relu_output";
   int64_t filter_skip = 0;
 };
 
@@ -54,9 +55,13 @@ public:
   const int bytes;  // of an element
   FpropOperands operands;
   std::optional<Spread> spread;
+  bool masked = false;  // is the input a gradient that kernels mask by the output of a ReLU as they load it?
 
   // The problem's sizes as kernels take them, all but the pointers and what depends on a tile.
   Conv2dArguments arguments() const;
+
+  // The kernel, as it is compiled for that: its last template argument says whether it masks.
+  Kernel loading(Kernel kernel) const;
 
   // How many images a launch can count the pixels of.
   int64_t images_in_31_bits() const;

@@ -118,14 +118,15 @@ std::string plan_fprop_depthwise(FpropPlanner& planner) {
   Conv2dArguments args = planner.arguments();
   args.vector_output = common_vector(x.k, planner.bytes, planner.options.alignment) == 16;
   const bool wide = x.k == x.c && args.vector_output;
-  if (wide && is_common(x) && (x.r == 3 || !planner.options.ahead_of_time)) return plan_common(planner, args);
+  if (wide && is_common(x) && !planner.masked && (x.r == 3 || !planner.options.ahead_of_time))
+    return plan_common(planner, args);
   const int channels = kVectors * (16 / planner.bytes), runs = kThreads / kVectors;
   args.by_filter_tiles = division_by(static_cast<unsigned>(ceil_div(x.k, channels)));
   const auto blocks = [&](Conv2dArguments& args) {
     set_pixel_tiles(args, 1, kRun);
     return ceil_div(args.tiles, runs) * args.by_filter_tiles.divisor;
   };
-  planner.add_launches(any_kernel(element_name(x.dtype), wide), args, blocks, kThreads,
+  planner.add_launches(planner.loading(any_kernel(element_name(x.dtype), wide)), args, blocks, kThreads,
                        static_cast<int>(depthwise_shared_bytes(x)), planner.images_in_31_bits());
   return {};
 }

@@ -55,18 +55,19 @@ bool is_common(const Conv2dProblem& x) {
   return square && window && (x.c == 3 || x.c == 4);
 }
 
-int64_t any_shared_bytes(const Conv2dProblem& x, int filters) {
+int64_t any_shared_bytes(const Conv2dProblem& x, int filters, bool masked) {
   const int64_t pixel = 4 * element_bytes(x.dtype), taps = 32 / pixel;
   const int64_t filter = (x.r * ceil_div(front(x) + x.s, taps) * 2 | 1) * 16;
   const int64_t rows = 7 * x.stride_h + (x.r - 1) * x.dilation_h + 1;
   const int64_t columns = 15 * x.stride_w + (x.s - 1) * x.dilation_w + 1;
   const double bytes = static_cast<double>(rows) * static_cast<double>(columns) * static_cast<double>(pixel);
   if (bytes > 1 << 24) return 1 << 26;  // more than any chip has
-  return filters * filter + 2 * (ceil_div(rows * columns * pixel, 16) * 16);
+  return filters * filter + (masked ? 3 : 2) * (ceil_div(rows * columns * pixel, 16) * 16);
 }
 
-int64_t shared_bytes(const Conv2dProblem& x, bool common, const TileShape& tile) {
-  return common ? Stem(x, rows_of(tile)).shared_bytes(x, tile.filters) : any_shared_bytes(x, tile.filters);
+int64_t shared_bytes(const Conv2dProblem& x, bool common, const TileShape& tile, bool masked) {
+  return common ? Stem(x, rows_of(tile)).shared_bytes(x, tile.filters)
+                : any_shared_bytes(x, tile.filters, masked);
 }
 
 std::vector<TileShape> any_tiles() {
@@ -79,13 +80,14 @@ std::vector<TileShape> common_tiles(const Conv2dProblem& x) {
 }
 
 // Of a tile: operands, 9 instructions for a vector of outputs, and some 150 for addresses.
-Candidate rate_tile(const TileShape& tile, const Conv2dProblem& x, bool common, const Device& device) {
+Candidate rate_tile(const TileShape& tile, const Conv2dProblem& x, bool common, bool masked,
+                    const Device& device) {
   const int bytes = element_bytes(x.dtype), p = rows_of(tile);
   const double steps = static_cast<double>(x.r * ceil_div(front(x) + x.s, 8 / bytes));
   const double hmma = p / 4 * tile.filters / 8 * steps;  // of a warp
   const double outputs = p / 4 * 2 * tile.filters * bytes / 64.0;
   const double ldmatrix = steps * (2 + tile.filters / 16.0);
-  const int64_t shared = shared_bytes(x, common, tile);
+  const int64_t shared = shared_bytes(x, common, tile, masked);
   SliceWork work;  // of all four warps
   work.tensor = hmma * device.slots_per_hmma;
   work.issue = hmma + (common ? ldmatrix : hmma) + 9 * outputs + 150;
@@ -141,7 +143,7 @@ void list_fprop_few_channels(std::vector<Kernel>& kernels) {
 }
 
 int64_t few_channels_shared_bytes(const Conv2dProblem& x) {
-  return std::max(any_shared_bytes(x, 32), shared_bytes(x, is_common(x), tile_of(8, 32)));
+  return std::max(any_shared_bytes(x, 32, false), shared_bytes(x, is_common(x), tile_of(8, 32), false));
 }
 
 std::string plan_fprop_few_channels(FpropPlanner& planner) {
@@ -150,7 +152,9 @@ std::string plan_fprop_few_channels(FpropPlanner& planner) {
   planner.plan.family = "fprop_few_channels";
   const int alignment = planner.options.alignment;
   const char* element = element_name(x.dtype, planner.options.tf32);
-  bool common = is_common(x);
+  // Gradients of so few channels are rare: one of the kernels masks them.
+  const bool masked = planner.masked;
+  bool common = is_common(x) && !masked;
   // A unit begins at an even pixel of its row, or anywhere if there are two copies.
   const int most = x.c == 3 ? 4 : common && Stem(x, 8).copies == 2 ? 8 : 16;
   int vector = common ? std::min(most, common_vector(x.w * x.c, planner.bytes, alignment))
@@ -166,22 +170,22 @@ std::string plan_fprop_few_channels(FpropPlanner& planner) {
     tiles = common ? std::vector<TileShape>{found->tile} : any_tiles();
     if (!common) vector = planner.bytes;
   }
-  const TileShape* tile =
-      planner.choose(tiles, [&](const TileShape& tile) { return rate_tile(tile, x, common, device); });
+  const TileShape* tile = planner.choose(
+      tiles, [&](const TileShape& tile) { return rate_tile(tile, x, common, masked, device); });
   if (!tile) return planner.no_tile();
   Conv2dArguments args = planner.arguments();
   set_filter_tiles(args, tile->filters);
   const Kernel kernel = common ? common_kernel(element, *tile, x.r, x.stride_w, x.c, front(x), vector)
-                               : any_kernel(element, *tile, vector);
+                               : planner.loading(any_kernel(element, *tile, vector));
   // As many blocks as are resident at once: each keeps its filters and walks over tiles of pixels.
   const int64_t filter_tiles = args.by_filter_tiles.divisor;
-  const int64_t resident = rate_tile(*tile, x, common, device).blocks_per_sm * device.sms;
+  const int64_t resident = rate_tile(*tile, x, common, masked, device).blocks_per_sm * device.sms;
   const auto blocks = [&](Conv2dArguments& args) {
     set_pixel_tiles(args, rows_of(*tile), kColumns);
     return std::min<int64_t>(args.tiles, std::max<int64_t>(1, resident / filter_tiles)) * filter_tiles;
   };
-  planner.add_launches(kernel, args, blocks, kThreads, static_cast<int>(shared_bytes(x, common, *tile)),
-                       planner.images_in_31_bits());
+  planner.add_launches(kernel, args, blocks, kThreads,
+                       static_cast<int>(shared_bytes(x, common, *tile, masked)), planner.images_in_31_bits());
   return {};
 }
 

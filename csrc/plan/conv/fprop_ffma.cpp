@@ -14,19 +14,23 @@ const std::vector<TileShape>& tiles() {
   return table;
 }
 
-int shared_bytes(const TileShape& tile) {
-  return (tile.pixels + tile.filters + 8) * tile.depth * 4 * tile.stages;
+int shared_bytes(const TileShape& tile, bool masked) {
+  const int outputs = masked ? tile.pixels + 4 : 0;
+  return (tile.pixels + tile.filters + 8 + outputs) * tile.depth * 4 * tile.stages;
 }
 
-Candidate rate_tile(const TileShape& tile, const Conv2dProblem& x, const Device& device) {
+Candidate rate_tile(const TileShape& tile, const Conv2dProblem& x, bool masked, const Device& device) {
   const double ffma = static_cast<double>(tile.pixels) * tile.filters * tile.depth;
   SliceWork slice;
   slice.tensor = ffma / device.ffma_per_clock;
   // Every FFMA is issued too: four sub-partitions issue 128 lanes a clock, of which a quarter does something
   // else.
   slice.issue = ffma * 1.3 / 128;
-  slice.l2 = static_cast<double>(tile.pixels + tile.filters) * tile.depth * 4 / kL2BytesPerClock;
-  const int resident = resident_blocks(tile.threads(), 128, shared_bytes(tile), device);
+  const int loaded = (masked ? 2 : 1) * tile.pixels + tile.filters;
+  slice.l2 = static_cast<double>(loaded) * tile.depth * 4 / kL2BytesPerClock;
+  const int shared = shared_bytes(tile, masked);
+  const int resident =
+      shared > device.shared_per_block ? 0 : resident_blocks(tile.threads(), 128, shared, device);
   return rate(tile, x, slice, resident, 1500, device);
 }
 
@@ -42,16 +46,17 @@ void list_fprop_ffma(std::vector<Kernel>& kernels) {
 
 std::string plan_fprop_ffma(FpropPlanner& planner) {
   planner.plan.family = "fprop_ffma";
-  const TileShape* tile = planner.choose(
-      tiles(), [&](const TileShape& tile) { return rate_tile(tile, planner.x, planner.device); });
+  const TileShape* tile = planner.choose(tiles(), [&](const TileShape& tile) {
+    return rate_tile(tile, planner.x, planner.masked, planner.device);
+  });
   if (!tile) return planner.no_tile();
   Conv2dArguments args = planner.arguments();
   set_filter_tiles(args, tile->filters);
   const auto blocks = [&](const Conv2dArguments& args) {
     return ceil_div(args.pixels, tile->pixels) * args.by_filter_tiles.divisor;
   };
-  planner.add_launches(kernel_of(*tile), args, blocks, tile->threads(), shared_bytes(*tile),
-                       planner.images_in_31_bits());
+  planner.add_launches(planner.loading(kernel_of(*tile)), args, blocks, tile->threads(),
+                       shared_bytes(*tile, planner.masked), planner.images_in_31_bits());
   return {};
 }
 

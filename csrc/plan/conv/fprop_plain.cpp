@@ -24,7 +24,8 @@ std::string plan_fprop_plain(FpropPlanner& planner) {
     const int64_t vectors = x.groups * ceil_div(x.k / x.groups, 16 / planner.bytes);
     return std::min(ceil_div(x.n * x.p() * x.q() * vectors, 256), kMostBlocks);
   };
-  planner.add_launches(kernel_of(element_name(x.dtype)), planner.arguments(), blocks, 256, 0, x.n);
+  planner.add_launches(planner.loading(kernel_of(element_name(x.dtype))), planner.arguments(), blocks, 256, 0,
+                       x.n);
   return {};
 }
 

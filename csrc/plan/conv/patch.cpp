@@ -45,7 +45,7 @@ std::string PatchTileShape::spelled() const {
 
 // Every size that a kernel counts in 31 bits is bounded before it is narrowed: first by the size of a patch.
 std::optional<PatchFit> fit_patch(const Conv2dProblem& x, const PatchTileShape& tile, int64_t band,
-                                  const Rounds& rounds) {
+                                  bool masked, const Rounds& rounds) {
   const int64_t bands = ceil_div(x.q(), band), taps = x.r * x.s, p = x.p();
   const int64_t halo = (x.r - 1) * x.dilation_h, columns = band + (x.s - 1) * x.dilation_w;
   if (halo > 1 << 12 || columns > 1 << 12 || taps > 1 << 12) return {};
@@ -78,8 +78,9 @@ std::optional<PatchFit> fit_patch(const Conv2dProblem& x, const PatchTileShape& 
   if (suits == rounds.end()) return {};
   const auto [round, copies] = *suits;
   const int64_t passes = round_up(busy, int64_t{round} * copies) + int64_t{round} * copies;
-  const int64_t shared =
-      int64_t{tile.stages} * tile.filters * pixel * 16 + 2 * bytes + passes * tile.rows_at_once() * 8;
+  const int64_t outputs = masked ? int64_t{2} * copies * tile.threads() * 16 : 0;
+  const int64_t shared = int64_t{tile.stages} * tile.filters * pixel * 16 + 2 * bytes +
+                         passes * tile.rows_at_once() * 8 + outputs;
   // Slices hand their sums over in shared memory, two fragments of 16 x 8 floats by each lane at a time.
   const int64_t handed_over =
       tile.slices == 1 ? 0 : int64_t{2} * tile.slices * tile.warps_m * tile.filters * 64;
@@ -132,7 +133,7 @@ bool suits_patch(const Conv2dProblem& x, const PatchTileShape& smallest, bool tf
   if ((ffma ? 16 : 4) * zeros > channels) return false;
   const std::vector<int64_t> widths = bands(x);
   return std::any_of(widths.begin(), widths.end(), [&](int64_t width) {
-    const std::optional<PatchFit> fit = fit_patch(x, smallest, width, rounds_ahead_of_time(ffma, 4));
+    const std::optional<PatchFit> fit = fit_patch(x, smallest, width, false, rounds_ahead_of_time(ffma, 4));
     return fit && fit->shared_bytes <= kSharedEverywhere;
   });
 }
@@ -200,18 +201,21 @@ std::optional<RatedPatch> rate_patch(const FpropPlanner& planner, const PatchTil
       planner.options.ahead_of_time ? rounds_ahead_of_time(ffma, vector) : rounds_at_run_time(x, ffma);
   std::optional<RatedPatch> best;
   for (int64_t band : bands(x)) {
-    const std::optional<PatchFit> fit = fit_patch(x, tile, band, rounds);
+    const std::optional<PatchFit> fit = fit_patch(x, tile, band, planner.masked, rounds);
     if (!fit || fit->shared_bytes > device.shared_per_block) continue;
     const double filter_bytes = tile.filters * tile.chunks * 16.0;
     const double patch_bytes = fit->copied_pixels * tile.chunks * 16 / static_cast<double>(taps);
-    // A copy takes its address and itself; 15 instructions more make up a tap, 15 a round.
+    const double output_bytes = planner.masked ? patch_bytes : 0;  // of a ReLU
+    // A copy takes its address and itself, and 15 instructions more where it is masked, which reads and
+    // writes it again; 15 more make up a tap, 15 a round.
     const double instructions = warp.instructions + 2.0 * tile.filters / tile.rows_at_once() +
-                                5.0 * fit->copies + 15 + 15.0 / fit->round;
+                                (planner.masked ? 20.0 : 5.0) * fit->copies + 15 + 15.0 / fit->round;
     SliceWork work;
     work.tensor = warp.math * warps;
     work.issue = instructions * warps / 4;
-    work.shared = warp.shared_wavefronts * warps + (filter_bytes + patch_bytes) / kSharedBytesPerClock;
-    work.l2 = (filter_bytes + patch_bytes) / kL2BytesPerClock;
+    work.shared = warp.shared_wavefronts * warps +
+                  (filter_bytes + patch_bytes + 4 * output_bytes) / kSharedBytesPerClock;
+    work.l2 = (filter_bytes + patch_bytes + output_bytes) / kL2BytesPerClock;
     BlockWork block;
     block.slices = channel_blocks * taps;
     block.slice = work;
@@ -275,7 +279,8 @@ std::optional<ChosenPatch> choose_patch(FpropPlanner& planner, const PatchFamily
   if (!tile) return {};
   const PatchFit& fit = fits.at(tile);
   const char* element = element_name(x.dtype, planner.options.tf32);
-  ChosenPatch chosen{tile, fit, kernel_of(family, element, *tile, fit.round, fit.copies, vector),
+  ChosenPatch chosen{tile, fit,
+                     planner.loading(kernel_of(family, element, *tile, fit.round, fit.copies, vector)),
                      planner.arguments()};
   set_filter_tiles(chosen.arguments, tile->filters);
   chosen.arguments.patch = fit.arguments;

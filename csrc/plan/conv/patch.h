@@ -40,7 +40,9 @@ bool is_ffma(DType, bool tf32);
 Rounds rounds_ahead_of_time(bool ffma, int vector);
 
 // Empty if it doesn't fit shared memory that some chip has, or isn't there in time with any of the rounds.
-std::optional<PatchFit> fit_patch(const Conv2dProblem&, const PatchTileShape&, int64_t band, const Rounds&);
+// Where kernels mask what they load, threads keep outputs of a ReLU for it.
+std::optional<PatchFit> fit_patch(const Conv2dProblem&, const PatchTileShape&, int64_t band, bool masked,
+                                  const Rounds&);
 
 // The widths worth trying.
 std::vector<int64_t> bands(const Conv2dProblem&);

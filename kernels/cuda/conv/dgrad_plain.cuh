@@ -7,6 +7,7 @@
 
 #include "../device.cuh"
 #include "arguments.cuh"
+#include "mask.cuh"
 
 namespace pyconvx {
 
@@ -17,7 +18,7 @@ __device__ inline long long output_of(long long at, long long tap, int pad, int 
   return from >= 0 && from % stride == 0 && from / stride < size ? from / stride : -1;
 }
 
-template <class Element>
+template <class Element, bool MASKED = false>
 __global__ void __launch_bounds__(256) dgrad_plain(const __grid_constant__ DgradArguments dgrad) {
   using Number = Accumulator<Element>;
   constexpr int V = kVector<Element>;
@@ -42,11 +43,12 @@ __global__ void __launch_bounds__(256) dgrad_plain(const __grid_constant__ Dgrad
       for (long long s = 0; s < args.s; ++s) {
         const long long q = output_of(w, s, args.pad_left, args.dilation_w, args.stride_w, args.q);
         if (q < 0) continue;
-        const Element* x = static_cast<const Element*>(dgrad.grad_output) +
-                           ((n * args.p + p) * args.q + q) * args.k + group * args.group_filters;
+        const long long at = ((n * args.p + p) * args.q + q) * args.k + group * args.group_filters;
+        const Element* x = static_cast<const Element*>(dgrad.grad_output) + at;
+        const Element* masks = static_cast<const Element*>(args.relu_output) + at;
         const Element* y = filters + (r * args.s + s) * args.group_channels;
         for (int k = 0; k < args.group_filters; ++k) {
-          const Number gradient = widen(x[k]);
+          const Number gradient = load_masked<MASKED>(x, masks, k);
 #pragma unroll
           for (int v = 0; v < V; ++v)
             if (v < left) sum[v] = multiply_add(gradient, widen(y[k * filter_size + v]), sum[v]);

@@ -12,11 +12,12 @@
 #pragma once
 
 #include "epilogue.cuh"
+#include "mask.cuh"
 
 namespace pyconvx {
 
 // WIDE: the multiplier is 1 and 16-byte accesses are right.
-template <class Element, bool WIDE>
+template <class Element, bool WIDE, bool MASKED>
 class DepthwiseAny {
   static constexpr int V = kVector<Element>, VECTORS = 4, RUN = 4, THREADS = 256;
   static constexpr int CHANNELS = VECTORS * V;  // of a block
@@ -102,12 +103,21 @@ private:
     if constexpr (WIDE) {
       uint4 bits = {};
       if (inside) bits = *reinterpret_cast<const uint4*>(pixel + k_);
+      if constexpr (MASKED)
+        if (inside) bits = masked(bits, *reinterpret_cast<const uint4*>(masks_of(pixel) + k_), Element{});
       unpack(bits, x, Element{});
     } else {
 #pragma unroll
       for (int v = 0; v < V; ++v)
-        x[v] = inside && k_ + v < args_.k ? widen(pixel[args_.by_multiplier(k_ + v)]) : 0.0f;
+        x[v] = inside && k_ + v < args_.k
+                   ? load_masked<MASKED>(pixel, masks_of(pixel), args_.by_multiplier(k_ + v))
+                   : 0.0f;
     }
+  }
+
+  __device__ const Element* masks_of(const Element* pixel) const {
+    return static_cast<const Element*>(args_.relu_output) +
+           (pixel - static_cast<const Element*>(args_.input));
   }
 
   __device__ static void add(float (&sum)[V], const float (&x)[V], const float (&filter)[V]) {
@@ -122,12 +132,12 @@ private:
   float sum_[RUN][V];
 };
 
-template <class Element, bool WIDE>
+template <class Element, bool WIDE, bool MASKED = false>
 __global__ void __launch_bounds__(256)
     fprop_depthwise_any(const __grid_constant__ Conv2dArguments arguments) {
   const Conv2dArguments& args = known(arguments);
   extern __shared__ __align__(128) unsigned char shared[];
-  DepthwiseAny<Element, WIDE>(args, reinterpret_cast<float*>(shared)).run();
+  DepthwiseAny<Element, WIDE, MASKED>(args, reinterpret_cast<float*>(shared)).run();
 }
 
 }  // namespace pyconvx

@@ -26,10 +26,11 @@
 #include "epilogue.cuh"
 #include "fragments.cuh"
 #include "gather.cuh"
+#include "mask.cuh"
 
 namespace pyconvx {
 
-template <class Element, int FILTERS, int VECTOR>
+template <class Element, int FILTERS, int VECTOR, bool MASKED>
 class FewChannels {
   static constexpr int TILE_P = 8, TILE_Q = 16, THREADS = 128;
   static constexpr int V = kVector<Element>, BYTES = sizeof(Element), PIXEL = 4 * BYTES;
@@ -63,6 +64,7 @@ public:
     if (tile < args_.tiles) copy_patch(patch, tile);
     for (; tile < args_.tiles; tile += step) {
       ptx::cp_async_wait<0>();
+      if constexpr (MASKED) mask_patch(patch);
       __syncthreads();
       if (tile + step < args_.tiles) copy_patch(next, tile + step);
       multiply_patch(patch);
@@ -104,7 +106,7 @@ private:
 
   // The zeros past C and S, which nothing overwrites.
   __device__ void clear() const {
-    const int vectors = (FILTERS * filter_pitch() + 2 * patch_bytes()) / 16;
+    const int vectors = (FILTERS * filter_pitch() + (2 + MASKED) * patch_bytes()) / 16;
     for (int i = threadIdx.x; i < vectors; i += THREADS) ptx::store_shared(filters_ + i * 16, uint4{});
   }
 
@@ -151,9 +153,29 @@ private:
       const unsigned to = patch + row * row_pitch() + column * PIXEL;
 #pragma unroll
       for (int byte = 0; byte < PIXEL; byte += VECTOR)
-        if (byte < args_.c * BYTES) copy<VECTOR>(to + byte, pixel + byte / BYTES, inside);
+        if (byte < args_.c * BYTES) {
+          copy<VECTOR>(to + byte, pixel + byte / BYTES, inside);
+          if constexpr (MASKED)
+            copy<VECTOR>(outputs() + (to - patch) + byte,
+                         reinterpret_cast<const char*>(pixel) + byte +
+                             way_to_outputs(args_.input, args_.relu_output),
+                         inside);
+        }
     }
     ptx::cp_async_commit();
+  }
+
+  // The outputs of a ReLU that mask the patch that is on its way, or has just arrived.
+  __device__ unsigned outputs() const { return patches_ + 2 * patch_bytes(); }
+
+  // What this thread has copied.
+  __device__ void mask_patch(unsigned patch) const {
+    for (int i = threadIdx.x; i < patch_rows() * patch_columns(); i += THREADS)
+#pragma unroll
+      for (int byte = 0; byte < PIXEL; byte += 4) {
+        const unsigned at = i * PIXEL + byte, x = ptx::load_shared(patch + at);
+        ptx::store_shared(patch + at, masked_word(x, ptx::load_shared(outputs() + at), Element{}));
+      }
   }
 
   __device__ void multiply_patch(unsigned patch) {
@@ -226,12 +248,12 @@ private:
   float sum_[M][N][4];
 };
 
-template <class Element, int FILTERS, int VECTOR>
+template <class Element, int FILTERS, int VECTOR, bool MASKED = false>
 __global__ void __launch_bounds__(128, 2)
     fprop_few_channels_any(const __grid_constant__ Conv2dArguments arguments) {
   const Conv2dArguments& args = known(arguments);
   extern __shared__ __align__(128) unsigned char shared[];
-  FewChannels<Element, FILTERS, VECTOR>(args, ptx::shared_address(shared)).run();
+  FewChannels<Element, FILTERS, VECTOR, MASKED>(args, ptx::shared_address(shared)).run();
 }
 
 }  // namespace pyconvx

@@ -16,16 +16,18 @@
 
 #include "epilogue.cuh"
 #include "gather.cuh"
+#include "mask.cuh"
 
 namespace pyconvx {
 
-template <class Tile>
+template <class Tile, bool MASKED>
 class FfmaProduct {
   static constexpr int DEPTH = Tile::DEPTH;
   static constexpr int ROWS_AT_ONCE = Tile::THREADS / DEPTH;
   static constexpr int PIXEL_ROWS = Tile::PIXELS / ROWS_AT_ONCE, FILTER_ROWS = Tile::FILTERS / ROWS_AT_ONCE;
   static constexpr int PIXEL_PITCH = Tile::PIXELS + 4, FILTER_PITCH = Tile::FILTERS + 4;
-  static constexpr int STAGE = DEPTH * (PIXEL_PITCH + FILTER_PITCH);  // floats
+  static constexpr int OUTPUTS = DEPTH * (PIXEL_PITCH + FILTER_PITCH);  // of a ReLU, in a stage
+  static constexpr int STAGE = OUTPUTS + MASKED * DEPTH * PIXEL_PITCH;  // floats
   static constexpr int LAST_STAGE = (Tile::STAGES - 1) * STAGE;
   static_assert(DEPTH == 8 && Tile::PIXELS == 32 * Tile::WARPS_M && Tile::FILTERS == 64 * Tile::WARPS_N);
 
@@ -41,6 +43,7 @@ public:
       rows_.start(args, i, tile_.pixel + row + i * ROWS_AT_ONCE, tile_.group);
     filter_ = tile_.template filter_row<float>(args, row) + next_;
     filters_left_ = args.group_filters - tile_.filter - row;
+    if constexpr (MASKED) to_outputs_ = way_to_outputs(args.input, args.relu_output);
   }
 
   // The pipeline: slices i + 1 .. i + STAGES - 1 are on their way while slice i is multiplied. Behind the one
@@ -54,6 +57,7 @@ public:
 #pragma unroll 1
     for (int slices = (args_.reduction + DEPTH - 1) / DEPTH; slices > 0; --slices) {
       ptx::cp_async_wait<Tile::STAGES - 2>();
+      if constexpr (MASKED) mask_slice(read);
       __syncthreads();
       copy_slice(write);
 #pragma unroll
@@ -95,8 +99,12 @@ private:
     // `keep`, lest the compiler carries next_ times what it is divided by along, in two more registers.
     const auto at = rows_.at(args_, ptx::keep(next_));
 #pragma unroll
-    for (int i = 0; i < PIXEL_ROWS; ++i)
-      copy<4>(copies_to_ + (stage + i * ROWS_AT_ONCE) * 4, rows_.address(i, at), rows_.inside(i, at));
+    for (int i = 0; i < PIXEL_ROWS; ++i) {
+      const unsigned to = copies_to_ + (stage + i * ROWS_AT_ONCE) * 4;
+      copy<4>(to, rows_.address(i, at), rows_.inside(i, at));
+      if constexpr (MASKED)
+        copy<4>(to + OUTPUTS * 4, rows_.address(i, at) + to_outputs_, rows_.inside(i, at));
+    }
 #pragma unroll
     for (int i = 0; i < FILTER_ROWS; ++i) {
       const int row = i * ROWS_AT_ONCE;
@@ -106,6 +114,15 @@ private:
     ptx::cp_async_commit();
     next_ += DEPTH;
     filter_ += DEPTH;
+  }
+
+  // This thread's elements of the slice at float `stage`, which have arrived.
+  __device__ void mask_slice(int stage) const {
+#pragma unroll
+    for (int i = 0; i < PIXEL_ROWS; ++i) {
+      const unsigned at = copies_to_ + (stage + i * ROWS_AT_ONCE) * 4;
+      ptx::store_shared(at, masked_word(ptx::load_shared(at), ptx::load_shared(at + OUTPUTS * 4), f32{}));
+    }
   }
 
   __device__ void multiply(int stage, int j) {
@@ -140,17 +157,18 @@ private:
   ActivationRows<float, PIXEL_ROWS, 0, 0> rows_;
   const float* filter_;
   int filters_left_;
+  long long to_outputs_;
 
   float sum_[8][8] = {};
 };
 
 // Two blocks of 256 threads share an SM's registers if a thread takes at most 128.
-template <class Tile>
+template <class Tile, bool MASKED = false>
 __global__ void __launch_bounds__(Tile::THREADS, Tile::THREADS == 256 ? 2 : 1)
     fprop_ffma(const __grid_constant__ Conv2dArguments arguments) {
   const Conv2dArguments& args = known(arguments);
   extern __shared__ __align__(128) unsigned char shared[];
-  FfmaProduct<Tile> product(args, reinterpret_cast<float*>(shared));
+  FfmaProduct<Tile, MASKED> product(args, reinterpret_cast<float*>(shared));
   product.multiply_all();
   product.store_all();
 }

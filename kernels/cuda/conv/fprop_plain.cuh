@@ -7,10 +7,11 @@
 #pragma once
 
 #include "epilogue.cuh"
+#include "mask.cuh"
 
 namespace pyconvx {
 
-template <class Element>
+template <class Element, bool MASKED = false>
 __global__ void __launch_bounds__(256) fprop_plain(const __grid_constant__ Conv2dArguments arguments) {
   const Conv2dArguments& args = known(arguments);
   using Number = Accumulator<Element>;
@@ -37,9 +38,11 @@ __global__ void __launch_bounds__(256) fprop_plain(const __grid_constant__ Conv2
         const long long w = q * args.stride_w - args.pad_left + s * args.dilation_w;
         if (h < 0 || h >= args.h || w < 0 || w >= args.w) continue;
         const Element* x = image + (h * args.w + w) * args.c;
+        const Element* masks =
+            static_cast<const Element*>(args.relu_output) + (x - static_cast<const Element*>(args.input));
         const Element* y = filters + (r * args.s + s) * args.group_channels;
         for (int c = 0; c < args.group_channels; ++c) {
-          const Number activation = widen(x[c]);
+          const Number activation = load_masked<MASKED>(x, masks, c);
 #pragma unroll
           for (int v = 0; v < V; ++v)
             if (v < left) sum[v] = multiply_add(activation, widen(y[v * reduction + c]), sum[v]);

@@ -13,14 +13,14 @@ namespace pyconvx {
 
 // ROUND taps make up the loop's body; COPIES pieces of the next patch go with each tap; VECTOR is the number
 // of bytes that global memory can be read by: 16, 8 or 4, or 2 for 16-bit elements.
-template <class Element, class Tile, int ROUND, int COPIES, int VECTOR>
+template <class Element, class Tile, int ROUND, int COPIES, int VECTOR, bool MASKED = false>
 __global__ void __launch_bounds__(Tile::THREADS)
     fprop_resident_patch(const __grid_constant__ Conv2dArguments arguments) {
   const Conv2dArguments& args = known(arguments);
   using Warp = WarpProduct<Element, Tile>;
   extern __shared__ __align__(128) unsigned char shared[];
   const BlockTile<Tile> tile(args);
-  PatchProduct<Element, Tile, ROUND, COPIES, VECTOR> product(
+  PatchProduct<Element, Tile, ROUND, COPIES, VECTOR, MASKED> product(
       args, tile.pixel, tile.group, tile.filter, 0, args.group_channels, ptx::shared_address(shared));
   product.multiply_all();
 

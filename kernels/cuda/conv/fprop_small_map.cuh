@@ -67,7 +67,7 @@ __device__ inline void add_slices(const Warp& warp, float (&total)[Warp::N][4], 
   }
 }
 
-template <class Element, class Tile, int ROUND, int COPIES, int VECTOR>
+template <class Element, class Tile, int ROUND, int COPIES, int VECTOR, bool MASKED = false>
 __global__ void __launch_bounds__(Tile::THREADS)
     fprop_small_map(const __grid_constant__ Conv2dArguments arguments) {
   using Warp = WarpProduct<Element, Tile>;
@@ -81,7 +81,7 @@ __global__ void __launch_bounds__(Tile::THREADS)
   const int group = args.by_group_tiles(filter_tile);
   const int tile_filter = (filter_tile - group * args.by_group_tiles.divisor) * Tile::FILTERS;
   const int first = split * args.patch.blocks * DEPTH, next = first + args.patch.blocks * DEPTH;
-  PatchProduct<Element, Tile, ROUND, COPIES, VECTOR> product(
+  PatchProduct<Element, Tile, ROUND, COPIES, VECTOR, MASKED> product(
       args, pixel_tile * Tile::PIXELS, group, tile_filter, first,
       next < args.group_channels ? next : args.group_channels, ptx::shared_address(shared));
   product.multiply_all();

@@ -14,11 +14,15 @@
 //                ...                                      ...
 //
 // Filters stand in their rows in the order of fragments.cuh.
+//
+// If the activations are a gradient that a ReLU masks (mask.cuh), each slice has a third part: the outputs of
+// the ReLU, in rows as the activations have them.
 #pragma once
 
 #include "epilogue.cuh"
 #include "fragments.cuh"
 #include "gather.cuh"
+#include "mask.cuh"
 
 namespace pyconvx {
 
@@ -35,14 +39,15 @@ struct Slice {
 };
 
 // VECTOR is the number of bytes that global memory can be read by: 16, 8 or 4, or 2 for 16-bit elements.
-template <class Element, class Tile, int R, int S, int VECTOR>
+template <class Element, class Tile, int R, int S, int VECTOR, bool MASKED>
 class TensorCoreProduct {
   using Rows = Slice<Element, Tile::DEPTH>;
   static constexpr int V = kVector<Element>, BYTES = sizeof(Element);
   static constexpr int ROWS_AT_ONCE = Tile::THREADS / Rows::CHUNKS;
-  static constexpr int PIXEL_ROWS = Tile::PIXELS / ROWS_AT_ONCE;              // that a thread copies
-  static constexpr int FILTER_ROWS = Tile::FILTERS / ROWS_AT_ONCE;            // likewise
-  static constexpr int STAGE = (Tile::PIXELS + Tile::FILTERS) * Rows::PITCH;  // bytes
+  static constexpr int PIXEL_ROWS = Tile::PIXELS / ROWS_AT_ONCE;                // that a thread copies
+  static constexpr int FILTER_ROWS = Tile::FILTERS / ROWS_AT_ONCE;              // likewise
+  static constexpr int OUTPUTS = (Tile::PIXELS + Tile::FILTERS) * Rows::PITCH;  // of a ReLU, in a stage
+  static constexpr int STAGE = OUTPUTS + MASKED * Tile::PIXELS * Rows::PITCH;   // bytes
   static constexpr int LAST_STAGE = (Tile::STAGES - 1) * STAGE;
 
   static constexpr int WARP_PIXELS = Tile::PIXELS / Tile::WARPS_M;
@@ -66,6 +71,7 @@ public:
     const int filter = filter_of_row<V>(row);
     filter_ = reinterpret_cast<const char*>(tile_.template filter_row<Element>(args, filter) + next_);
     filters_left_ = args.group_filters - tile_.filter - filter;
+    if constexpr (MASKED) to_outputs_ = way_to_outputs(args.input, args.relu_output);
 
     const int lane = threadIdx.x % 32;
     pixels_from_ = shared + Rows::at(warp_pixel() + lane % 16, lane / 16);
@@ -82,6 +88,7 @@ public:
 #pragma unroll
     for (int stage = 0; stage < LAST_STAGE; stage += STAGE) copy_slice(stage);
     ptx::cp_async_wait<Tile::STAGES - 2>();
+    if constexpr (MASKED) mask_slice(0);
     __syncthreads();
     unsigned read = 0, write = LAST_STAGE;
     load_operands(0, read, 0);
@@ -95,8 +102,9 @@ public:
         }
         if (step == STEPS - 1) {
           ptx::cp_async_wait<Tile::STAGES - 2>();
-          __syncthreads();
           read = read == LAST_STAGE ? 0 : read + STAGE;
+          if constexpr (MASKED) mask_slice(read);
+          __syncthreads();
         }
         load_operands((step + 1) % 2, read, (step + 1) % STEPS);
 #pragma unroll
@@ -142,8 +150,12 @@ private:
       const unsigned to = copies_to_ + stage + byte;
       const auto at = rows_.at(args_, next_ + byte / BYTES);
 #pragma unroll
-      for (int i = 0; i < PIXEL_ROWS; ++i)
+      for (int i = 0; i < PIXEL_ROWS; ++i) {
         copy<VECTOR>(to + i * ROWS_AT_ONCE * Rows::PITCH, rows_.address(i, at), rows_.inside(i, at));
+        if constexpr (MASKED)
+          copy<VECTOR>(to + OUTPUTS + i * ROWS_AT_ONCE * Rows::PITCH, rows_.address(i, at) + to_outputs_,
+                       rows_.inside(i, at));
+      }
 #pragma unroll
       for (int i = 0; i < FILTER_ROWS; ++i) {
         constexpr int FIRST = Tile::PIXELS * Rows::PITCH;
@@ -155,6 +167,15 @@ private:
     ptx::cp_async_commit();
     next_ += Tile::DEPTH;
     filter_ += Tile::DEPTH * BYTES;
+  }
+
+  // This thread's chunks of the slice at byte `stage`, which have arrived.
+  __device__ void mask_slice(unsigned stage) const {
+#pragma unroll
+    for (int i = 0; i < PIXEL_ROWS; ++i) {
+      const unsigned chunk = copies_to_ + stage + i * ROWS_AT_ONCE * Rows::PITCH;
+      mask_in_place(chunk, chunk + OUTPUTS, Element{});
+    }
   }
 
   // Chunks 2 step and 2 step + 1 of the slice at byte `stage`: where lanes read them in step 0, with the
@@ -177,6 +198,7 @@ private:
   ActivationRows<Element, PIXEL_ROWS, R, S> rows_;
   const char* filter_;
   int filters_left_;
+  long long to_outputs_;
 
   // What its warp multiplies.
   unsigned pixels_from_, filters_from_;  // in the first stage
@@ -184,12 +206,12 @@ private:
   float sum_[M][N][4] = {};
 };
 
-template <class Element, class Tile, int R, int S, int VECTOR>
+template <class Element, class Tile, int R, int S, int VECTOR, bool MASKED = false>
 __global__ void __launch_bounds__(Tile::THREADS)
     fprop_tensor_core(const __grid_constant__ Conv2dArguments arguments) {
   const Conv2dArguments& args = known(arguments);
   extern __shared__ __align__(128) unsigned char shared[];
-  TensorCoreProduct<Element, Tile, R, S, VECTOR> product(args, ptx::shared_address(shared));
+  TensorCoreProduct<Element, Tile, R, S, VECTOR, MASKED> product(args, ptx::shared_address(shared));
   product.multiply_all();
   product.store_all();
 }

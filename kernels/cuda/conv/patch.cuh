@@ -41,9 +41,15 @@
 // image, its number, counted from the first image's first, or NOWHERE if it doesn't or nobody needs it, and
 // the byte where it goes. What is never copied to is zero from the beginning. Line by line, of which the
 // first strip has those from row p_0 - pad_top on, or from 0 if that is negative, and each further one all H.
+//
+// A gradient that a ReLU masks (mask.cuh). A thread has places of its own for the outputs of the ReLU that
+// belong to what it copies with one tap and with the next, at the end of shared memory. What it copied with a
+// tap has arrived a tap later, and is masked then, before the barrier at the end of that one; so a patch is
+// masked when its first tap is. The outputs that belong to the first patch stand in the second one's place.
 #pragma once
 
 #include "gather.cuh"
+#include "mask.cuh"
 
 namespace pyconvx {
 
@@ -140,10 +146,12 @@ private:
 // Copies patches, channel block by channel block, alternately to two places. COPIES of a thread go with each
 // tap, so that the next patch is there when the present one has been used up. The table ends with as many
 // entries as go with a round, for which there is nothing to copy; they are used once the others are.
-template <class Element, class Tile, int ROUND, int COPIES, int VECTOR>
+template <class Element, class Tile, int ROUND, int COPIES, int VECTOR, bool MASKED>
 class PatchCopies {
   static constexpr int BYTES = sizeof(Element), V = kVector<Element>, DEPTH = Tile::CHUNKS * V;
   static constexpr int ENTRY = 8, PASS = Tile::ROWS_AT_ONCE * ENTRY;  // bytes of the table
+  static constexpr int OUTPUTS = Tile::THREADS * 16;                  // of a ReLU, that go with a copy
+  static_assert(!MASKED || Tile::STAGES == 3, "what goes with a tap has arrived one tap later");
 
 public:
   // Channels [first, end) of the input's, `shared` for both patches and the table.
@@ -162,19 +170,58 @@ public:
       ptx::store_shared(table + i * ENTRY, pixels.entry(i, Tile::PITCH));
     for (int byte = threadIdx.x * 16; byte < 2 * args.patch.bytes; byte += Tile::THREADS * 16)
       ptx::store_shared(shared + byte, uint4{});
+    if constexpr (MASKED) {
+      to_outputs_ = way_to_outputs(args.input, args.relu_output);
+      outputs_ = ptx::keep(table + args.patch.passes * PASS + threadIdx.x * 16);
+      second_patch_ = args.patch.bytes;
+#pragma unroll
+      for (int j = 0; j < COPIES; ++j) {
+        masked_next_[j] = outputs_ + (COPIES + j) * OUTPUTS;  // nothing yet
+        for (int turn = 0; turn < 2; ++turn)
+          ptx::store_shared(outputs_ + (turn * COPIES + j) * OUTPUTS, uint4{});
+      }
+    }
   }
 
   // The whole first patch. Everyone's part of the table must be there.
   __device__ void copy_first(int passes) {
-    for (int i = 0; i < passes; ++i) copy(ptx::load_shared_pair(first_ + i * PASS), 0);
+    for (int i = 0; i < passes; ++i) {
+      const uint2 entry = ptx::load_shared_pair(first_ + i * PASS);
+      copy(entry, 0, to_ + second_patch_ + entry.y);
+    }
     next_block();
     read_entries(0);
+  }
+
+  // The same has arrived. The second patch will be copied over the outputs.
+  __device__ void mask_first(int passes) const {
+    for (int i = 0; i < passes; ++i) {
+      const uint2 entry = ptx::load_shared_pair(first_ + i * PASS);
+      const unsigned at = to_ + entry.y;
+      if (static_cast<int>(entry.x) >= 0) mask_in_place(at, at + second_patch_, Element{});
+    }
   }
 
   // Some more of the patch to byte `patch`. The entries were read one tap before.
   __device__ void copy_part(unsigned patch) {
 #pragma unroll
-    for (int j = 0; j < COPIES; ++j) copy(entry_[j], patch);
+    for (int j = 0; j < COPIES; ++j) copy(entry_[j], patch, outputs_ + turn_ + j * OUTPUTS);
+    if constexpr (MASKED) {
+      turn_ = COPIES * OUTPUTS - turn_;
+#pragma unroll
+      for (int j = 0; j < COPIES; ++j) {
+        // Where there is nothing to copy, the outputs stand for it.
+        const unsigned outputs = outputs_ + COPIES * OUTPUTS - turn_ + j * OUTPUTS;
+        masked_now_[j] = masked_next_[j];
+        masked_next_[j] = static_cast<int>(entry_[j].x) < 0 ? outputs : to_ + entry_[j].y + patch;
+      }
+    }
+  }
+
+  // What went with the tap before the present one has arrived.
+  __device__ void mask_part() const {
+#pragma unroll
+    for (int j = 0; j < COPIES; ++j) mask_in_place(masked_now_[j], outputs_ + turn_ + j * OUTPUTS, Element{});
   }
 
   __device__ void next_block() {
@@ -195,18 +242,23 @@ public:
   }
 
 private:
-  __device__ void copy(uint2 entry, unsigned patch) {
+  __device__ void copy(uint2 entry, unsigned patch, unsigned outputs) {
     const char* from = from_ + static_cast<unsigned long long>(entry.x) * pixel_bytes_;
     const int pixel = static_cast<int>(entry.x);  // negative: NOWHERE
 #pragma unroll
     for (int byte = 0; byte < 16; byte += VECTOR) {
       const unsigned to = to_ + entry.y + patch + byte;
       const bool exists = byte / BYTES < left_;
-      if constexpr (VECTOR >= 4)
-        ptx::cp_async_if_not_negative<VECTOR>(pixel, to, from + byte, exists);
-      else if (pixel >= 0)
-        pyconvx::copy<VECTOR>(to, from + byte, exists);
+      copy_if_not_negative(pixel, to, from + byte, exists);
+      if constexpr (MASKED) copy_if_not_negative(pixel, outputs + byte, from + to_outputs_ + byte, exists);
     }
+  }
+
+  __device__ static void copy_if_not_negative(int pixel, unsigned to, const char* from, bool exists) {
+    if constexpr (VECTOR >= 4)
+      ptx::cp_async_if_not_negative<VECTOR>(pixel, to, from, exists);
+    else if (pixel >= 0)
+      pyconvx::copy<VECTOR>(to, from, exists);
   }
 
   const unsigned pixel_bytes_;
@@ -215,6 +267,12 @@ private:
   const char* from_;              // this thread's chunk of the first image's first pixel,
   unsigned to_;                   // and of the first patch's first place
   int left_;                      // channels from its first on
+
+  // Of a mask: where its outputs are, from the gradient on; where this thread has those that go with a copy,
+  // and in which of two turns; what is to be masked at the end of the present tap, and of the next one.
+  long long to_outputs_;
+  unsigned outputs_ = 0, second_patch_ = 0, turn_ = 0;
+  unsigned masked_now_[COPIES], masked_next_[COPIES];
 };
 
 }  // namespace pyconvx

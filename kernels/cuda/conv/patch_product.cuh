@@ -92,7 +92,7 @@ private:
   unsigned write_ = 0, read_ = 0;
 };
 
-template <class Element, class Tile, int ROUND, int COPIES, int VECTOR>
+template <class Element, class Tile, int ROUND, int COPIES, int VECTOR, bool MASKED>
 class PatchProduct {
   using Filters = FilterSlices<Element, Tile, ROUND, VECTOR>;
   using Warp = WarpProduct<Element, Tile>;
@@ -119,7 +119,9 @@ public:
       filters_.copy_tap(i % ROUND, false);
       ptx::cp_async_commit();
     }
-    wait();
+    ptx::cp_async_wait<Tile::STAGES - 2>();
+    if constexpr (MASKED) patch_.mask_first(args_.patch.busy_passes);
+    __syncthreads();
     if (AHEAD) load_operands(0, 0, 0);
 #pragma unroll 1
     for (int left = taps_ * args_.patch.blocks; left > 0; left -= ROUND) {
@@ -151,13 +153,10 @@ public:
 private:
   // Behind the barrier, the next tap is there for all to read, and all have read the one before the present
   // one (or the present one, if operands are read ahead), whose place is free.
-  __device__ static void wait() {
-    ptx::cp_async_wait<Tile::STAGES - 2>();
-    __syncthreads();
-  }
-
   __device__ void next_tap(int i) {
-    wait();
+    ptx::cp_async_wait<Tile::STAGES - 2>();
+    if constexpr (MASKED) patch_.mask_part();
+    __syncthreads();
     filters_.next_reading();
     ++tap_;
     const bool line_ends = ROUND > 1 ? i == ROUND - 1 : ++tap_of_line_ == args_.patch.taps_of_line;
@@ -184,7 +183,7 @@ private:
   const int taps_;
   const PatchPixels pixels_;
   Filters filters_;
-  PatchCopies<Element, Tile, ROUND, COPIES, VECTOR> patch_;
+  PatchCopies<Element, Tile, ROUND, COPIES, VECTOR, MASKED> patch_;
 
   unsigned patch_read_ = 0;  // bytes from the first patch to the present one
   unsigned tap_place_ = 0;   // the same to the present tap of a patch's first pixel
