@@ -98,7 +98,8 @@ Order order_named(const std::string& name) {
 
 py::tuple launch(Kernel& kernel, std::array<uint32_t, 3> grid, std::array<uint32_t, 3> block,
                  uint32_t dynamic_shared, const std::string& parameters, const std::vector<Buffer>& buffers,
-                 bool check, const std::string& order, uint32_t seed, uint64_t max_steps, uint32_t workers) {
+                 bool check, const std::string& order, uint32_t seed, uint64_t max_steps, uint32_t workers,
+                 uint64_t last_blocks) {
   LaunchOptions options;
   std::copy(grid.begin(), grid.end(), options.grid);
   std::copy(block.begin(), block.end(), options.block);
@@ -108,6 +109,7 @@ py::tuple launch(Kernel& kernel, std::array<uint32_t, 3> grid, std::array<uint32
   options.seed = seed;
   options.max_steps = max_steps;
   options.workers = workers;
+  options.last_blocks = last_blocks;
   Launch launch(kernel.program, options);
   launch.parameters.assign(parameters.begin(), parameters.end());
   for (size_t k = 0; k < buffers.size(); ++k) {

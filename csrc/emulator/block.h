@@ -29,6 +29,7 @@ struct LaunchOptions {
   uint32_t seed = 0;
   uint64_t max_steps = 0;  // warp instructions of a block
   uint32_t workers = 1;
+  uint64_t last_blocks = 0;  // only so many, the last of the grid; 0: all
 };
 
 // What all blocks of a launch share.

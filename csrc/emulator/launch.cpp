@@ -67,7 +67,8 @@ void check_limits(const Program& program, const LaunchOptions& o) {
 LaunchResult run(Launch& launch) {
   check_limits(launch.program, launch.options);
   const LaunchOptions& o = launch.options;
-  const uint64_t blocks = uint64_t(o.grid[0]) * o.grid[1] * o.grid[2];
+  const uint64_t all = uint64_t(o.grid[0]) * o.grid[1] * o.grid[2];
+  const uint64_t blocks = o.last_blocks ? std::min(o.last_blocks, all) : all, first = all - blocks;
   std::vector<uint32_t> shuffled;
   if (o.order == Order::random) {
     shuffled.resize(blocks);
@@ -86,9 +87,9 @@ LaunchResult run(Launch& launch) {
       Block block(launch);
       try {
         for (uint64_t n; (n = next++) < blocks && !launch.stopped;) {
-          block.run(o.order == Order::ascending    ? n
-                    : o.order == Order::descending ? blocks - 1 - n
-                                                   : shuffled[n]);
+          block.run(first + (o.order == Order::ascending    ? n
+                             : o.order == Order::descending ? blocks - 1 - n
+                                                            : shuffled[n]));
         }
       } catch (const BlockStopped&) {
         launch.stopped = true;

@@ -119,6 +119,7 @@ class Kernel:
         seed: int = 0,
         workers: int | None = None,
         max_steps: int = 50_000_000,
+        last_blocks: int | None = None,
     ) -> Launch:
         """Runs the kernel to its end.
 
@@ -130,7 +131,8 @@ class Kernel:
         ``check=False`` leaves out races and uninitialised reads and keeps bounds and alignment. ``order`` of warps and
         blocks is "ascending", "descending" or "random" with ``seed``. Blocks run on ``workers`` cores, all of them
         unless given; one worker makes sums by atomics repeatable. A block ends with a report after ``max_steps`` warp
-        instructions.
+        instructions. ``last_blocks`` runs only so many, the last of the grid, as if the others were done: what is far
+        from the start of a huge tensor is then tested in no time.
 
         Raises EmulatorError when there are reports, unless ``on_report="return"``; ValueError and TypeError for
         arguments that do not fit; RuntimeError for launches that the chip would refuse (threads, grid, shared memory).
@@ -152,6 +154,7 @@ class Kernel:
             seed,
             max_steps,
             workers,
+            last_blocks or 0,
         )
         launch = Launch(self.name, Counts([Site(**site) for site in sites]), [Report(**report) for report in reports])
         if launch.reports and on_report == "raise":

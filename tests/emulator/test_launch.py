@@ -238,3 +238,6 @@ def test_blocks_spread_over_cores(workers, ptx_entry):
         launch = kernel.launch((7, 5), 40, [out], workers=workers, order=order, seed=3)
         assert np.array_equal(out, np.arange(out.size))
         assert launch.counts.opcode("st.global").thread_instructions == out.size
+        out[:] = 0
+        kernel.launch((7, 5), 40, [out], workers=workers, order=order, seed=3, last_blocks=3)
+        assert np.array_equal(out[-3 * 40 :], np.arange(out.size)[-3 * 40 :]) and not out[: -3 * 40].any()

@@ -126,6 +126,57 @@ class Case:
         )
 
 
+class FarEnd:
+    """Images of more than 2^31 elements together, of which the end of the last one is looked at: `near` has the same
+    pixels in a small image."""
+
+    def __init__(self, *, n, h, w, **sizes):
+        self.near = Case(n=1, h=min(h, 24), w=min(w, 40), **sizes)
+        x = self.near.problem
+        fields = {name: size for name, size in sizes.items() if name not in ("dtype", "tf32")}
+        self.problem = _C.Conv2dProblem(n=n, h=h, w=w, **{**fields, "dtype": x.dtype, "layout": x.layout})
+        assert n * h * w * x.c > 2**31
+
+    def plan(self, **options):
+        return _C.plan_conv2d(self.problem, "a100", tf32=self.near.tf32, **options)
+
+    def buffers(self):
+        x, near = self.problem, self.near.problem
+        tensors = self.near.buffers()
+        input = emulator.sparse((x.n, x.h, x.w, x.c), tensors["input"].numpy().dtype)
+        output = emulator.sparse((x.n, x.p, x.q, x.k), input.dtype)
+        input[-1, -near.h :, -near.w :] = tensors["input"].numpy()[0]
+        output[-1, -near.p :, -near.q :] = math.nan
+        return {**tensors, "input": input, "output": output}
+
+    def inner(self, end):
+        """Where the small image begins and the large one goes on, they differ."""
+        x, near = self.problem, self.near.problem
+        return end[near.r if x.h > near.h else 0 :, near.s if x.w > near.w else 0 :]
+
+    def expected(self):
+        return self.inner(self.near.expected()[0].permute(1, 2, 0))
+
+    def end(self, tensors):
+        """NaN where nothing was written."""
+        near = self.near.problem
+        return torch.from_numpy(self.inner(tensors["output"][-1, -near.p :, -near.q :]).copy())
+
+    def result(self, tensors):
+        found = self.end(tensors)
+        return torch.where(found.isnan(), self.expected().to(found.dtype), found)
+
+    def check(self, plan, **options):
+        """What the last blocks of each launch write: whole tiles, but for pixels past the last, of right numbers."""
+        tensors = self.buffers()
+        run(plan, tensors, **options)
+        found = self.end(tensors)
+        written = ~found.isnan()
+        tile = math.prod(map(int, plan.tile.split("x")[:2]))
+        assert 2 * written.sum() >= min(tile, found.numel()), (written.sum(), plan.tile)
+        assert torch.equal(found[written], self.expected().to(found.dtype)[written])
+
+
 class FarCorners(Case):
     """Windows of 3 x 3 at the corners of three images, the last of which lies wholly beyond 2^31 elements. All corners
     hold the same pixels, those of a small image."""

@@ -35,6 +35,9 @@ PROBLEMS = {
     "patch, bands": dict(family="fprop_resident_patch", **{**PATCH, "n": 1, "h": 5, "w": 66}),
     "patch, groups": dict(family="fprop_resident_patch", **{**PATCH, "c": 64}, groups=2),
     "patch, dilated": dict(family="fprop_resident_patch", **{**PATCH, "w": 24}, dilation=(2, 3)),
+    "patch, far": dict(
+        family="fprop_resident_patch", last_blocks=4, n=600, c=32, h=355, w=339, k=32, **SAME, tile="64x32x32"
+    ),
     "patch, f32": dict(family="fprop_resident_patch", **PATCH_F32),
     "patch, f32, two taps": dict(family="fprop_resident_patch", **{**PATCH_F32, "r": 2, "s": 1, "k": 64}),
     "small map": dict(family="fprop_small_map", **SMALL_MAP),
@@ -255,6 +258,10 @@ BUGS = {
     "patch: a window of two taps begins with three": Bug(
         "conv/patch_product.cuh", "copy_tap(i % ROUND, false)", "copy_tap(i, false)",
         "patch, f32, two taps", "out-of-bounds",
+    ),
+    "patch: an image's address in 31 bits": Bug(
+        "conv/patch.cuh", "static_cast<long long>(pixels.first_image()) * args.h", "pixels.first_image() * args.h",
+        "patch, far", "numbers",
     ),
     # --- patch_ffma.cuh
     "patch, f32: filters in the order of rows": Bug(

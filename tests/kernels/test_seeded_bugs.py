@@ -16,7 +16,7 @@ import torch
 
 from kernels import gradient_bugs, seeded_bugs
 from kernels.backward import Dgrad, Wgrad
-from kernels.convolution import Case, FarCorners
+from kernels.convolution import Case, FarCorners, FarEnd
 from kernels.harness import run
 from pyconvx.backends._compiled import kernels_folder
 
@@ -36,7 +36,9 @@ class Problem:
         family, tile, blocks = sizes.pop("family"), sizes.pop("tile", ""), sizes.pop("blocks", None)
         nan = sizes.pop("nan", False)
         case_of = CASES[sizes.pop("pass_", "fprop")]
-        self.case = FarCorners() if sizes.pop("far", False) else case_of(**sizes)
+        self.options = {name: sizes.pop(name) for name in ("last_blocks",) if name in sizes}
+        far = sizes.pop("far", False)
+        self.case = FarEnd(**sizes) if self.options else FarCorners() if far else case_of(**sizes)
         if nan:
             self.case.input[0, 1, 4, 3] = torch.nan
         self.plan = self.case.plan(tile=tile)
@@ -48,7 +50,7 @@ class Problem:
     def noticed(self, headers):
         """What is wrong with a run: the kinds of the checker's reports, else "numbers", else "bank conflicts"."""
         tensors = self.case.buffers()
-        options = dict(on_report="return", order="ascending", workers=1, max_steps=500_000)
+        options = dict(on_report="return", order="ascending", workers=1, max_steps=500_000, **self.options)
         launches = run(self.plan, tensors, headers=headers, **options)
         if kinds := {report.kind for launch in launches for report in launch.reports}:
             return kinds
