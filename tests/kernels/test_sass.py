@@ -79,13 +79,19 @@ OTHER_CHIPS = [
 ]
 
 
+# Kernels of tensor cores for aligned tensors: of wgrad, those for whose gradients and inputs that holds.
+COPIES_BY_16_BYTES = re.compile(
+    r"(fprop_(tensor_core|resident_patch|small_map)<.*, 16|wgrad_(tensor_core|patch|ffma)<.*, 16, 16)(, (true|false))*>"
+)
+
+
 def check(figures):
     """What holds for every kernel on every chip."""
     assert figures.local == 0, f"{figures.kernel} spills {figures.spilled_bytes} bytes, some of them in its main loop"
     assert 0 < figures.registers <= 255
     assert figures.blocks_per_sm >= 1
     assert figures.math > 0 and sum(figures.loop.values()) == figures.instructions
-    if re.fullmatch(r"pyconvx::fprop_(tensor_core|resident_patch|small_map)<.*, 16(, true)?>", figures.kernel):
+    if COPIES_BY_16_BYTES.search(figures.kernel):
         assert figures.copies, figures.kernel
         for name in figures.copies:
             assert "BYPASS" in name and name.endswith(".128"), f"{figures.kernel} copies by {name}"
