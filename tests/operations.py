@@ -247,6 +247,12 @@ SAMPLES = [
             (6, 5), *_DILATED, False),
     _pooled("max_pool2d_backward", "one-channel", (2, 1, 1, 1), (2, 1, 2, 2), *_WINDOW, torch.uint8,
             (2, 2), *_WINDOW, False),
+    Sample("max_pool2d_backward_relu", "uint8", (
+        _random(2, 3, 3, 3), _random(2, 3, 3, 3), _winners((2, 3, 5, 6), *_OVERLAPPING, torch.uint8),
+    ), ((5, 6), *_OVERLAPPING, False), constants=(1,)),
+    Sample("max_pool2d_backward_relu", "int64", (
+        _random(2, 3, 3, 2), _random(2, 3, 3, 2), _winners((2, 3, 6, 4), *_WINDOW, torch.int64),
+    ), ((6, 4), *_WINDOW, False), constants=(1,)),
     _pooled("max_pool2d_gather", "uint8", (2, 3, 6, 4), (2, 3, 6, 4), *_WINDOW, torch.uint8, *_WINDOW, False),
     _pooled("max_pool2d_gather", "int32", (2, 3, 5, 6), (2, 3, 5, 6), *_OVERLAPPING, torch.int32, *_OVERLAPPING, False),
     _pooled("max_pool2d_gather", "int64", (2, 3, 6, 5), (2, 3, 6, 5), *_DILATED, torch.int64, *_DILATED, False),

@@ -143,6 +143,25 @@ def test_derivatives_of_pooling(layout, rng):
         assert torch.autograd.gradgradcheck(pool, x)
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_the_gradient_of_a_pooling_with_its_relu_is_torchs(layout, rng):
+    """In one operation; a NaN that has won passes the gradient on, and a window of nothing above 0 stops it."""
+    x = torch.randint(-3, 3, (2, 16, 9, 8), generator=rng).float().to(memory_format=layout)
+    x[0, 0, 2, 3], x[1, 5], x[1, 6] = torch.nan, torch.nan, -1
+    gradients = []
+    grad = torch.randint(-9, 9, (2, 16, 5, 4), generator=rng).float()
+    for pool in (
+        lambda x: pyconvx.max_pool2d(x, 3, 2, 1, activation="relu"),
+        lambda x: torch.nn.functional.max_pool2d(torch.relu(x), 3, 2, 1),
+    ):
+        leaf = x.clone(memory_format=torch.preserve_format).requires_grad_()
+        with pyconvx.backend("emulator"):
+            pool(leaf).backward(grad)
+        gradients.append(leaf.grad)
+    assert torch.equal(*gradients)
+    assert not gradients[0][1, 6].any() and gradients[0][1, 5].any()
+
+
 @pytest.mark.parametrize("index", [False, True])
 def test_relu_is_fused_to_a_pooling(index, rng):
     x = torch.randn(2, 16, 9, 8, generator=rng).to(memory_format=torch.channels_last)

@@ -215,7 +215,8 @@ void bind_plan(py::module_& m) {
   bind_tiled_plan_of(
       m, "plan_max_pool2d_backward", &plan_max_pool2d_backward,
       "The launches of its gradient: buffers grad_output, indices, grad_input. A tile is how many blocks of\n"
-      "stride x stride pixels a thread owns, or a block of planes.");
+      "stride x stride pixels a thread owns, or a block of planes. Of a pooling with a ReLU before it,\n"
+      "relu_output is the output: windows that are not above 0 there pass no gradient on.");
   bind_plan_of(m, "plan_max_pool2d_gather", &plan_max_pool2d_gather,
                "The launches of a gather at a max pooling's winners: buffers input, indices, output.");
   bind_tiled_plan_of(

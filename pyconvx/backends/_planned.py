@@ -179,6 +179,14 @@ class Planned(Backend):
             self._compute("max_pool2d_backward", problem, {**operands, "grad_input": grad_input})
         return grad_input
 
+    def max_pool2d_backward_relu(self, problem, grad_output, relu_output, indices, *geometry):
+        grad_input = _blank(grad_output, (problem.n, problem.c, problem.h, problem.w), problem)
+        if grad_input.numel():
+            given = {"grad_output": grad_output, "relu_output": relu_output, "indices": indices}
+            operands: dict[str, Tensor | None] = {name: dense(tensor, problem) for name, tensor in given.items()}
+            self._compute("max_pool2d_backward_relu", problem, {**operands, "grad_input": grad_input})
+        return grad_input
+
     def max_pool2d_gather(self, problem, input, indices, *geometry):
         output = _blank(input, tuple(indices.shape), problem)
         if output.numel():

@@ -82,7 +82,7 @@ class Aten(Backend):
     summary = "torch's own operations, on any device"
 
     def can_run(self, operation: str, problem: Any, device: torch.device) -> str | None:
-        if operation in ("max_pool2d", "max_pool2d_backward"):
+        if operation in ("max_pool2d", "max_pool2d_backward", "max_pool2d_backward_relu"):
             if not is_symmetric(problem.padding):
                 return f"torch pools with the same padding on opposite sides only, not {problem.padding}"
             if problem.pad_top > problem.r // 2 or problem.pad_left > problem.s // 2:
@@ -160,6 +160,9 @@ class Aten(Backend):
             grad_output.where(inside, 0), image, kernel_size, stride, padding[::2], dilation, ceil_mode, flat * inside
         )
         return dense(grad_input, problem)
+
+    def max_pool2d_backward_relu(self, problem, grad_output, relu_output, indices, *geometry):
+        return self.max_pool2d_backward(problem, _masked(grad_output, relu_output), indices, *geometry)
 
     def max_pool2d_gather(self, problem, input, indices, kernel_size, stride, padding, dilation, ceil_mode):
         flat, inside = _flat(indices, problem)

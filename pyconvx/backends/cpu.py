@@ -124,6 +124,10 @@ class Cpu(Aten):
     def max_pool2d_backward(self, problem, grad_output, indices, *geometry):
         return _run(_KERNELS.max_pool2d_backward, problem, grad_output, indices, problem.h, problem.w)
 
+    def max_pool2d_backward_relu(self, problem, grad_output, relu_output, indices, *geometry):
+        masked = self.relu_backward(problem, dense(grad_output, problem), dense(relu_output, problem))
+        return self.max_pool2d_backward(problem, masked, indices)
+
     def max_pool2d_gather(self, problem, input, indices, *geometry):
         return _run(_KERNELS.max_pool2d_gather, problem, input, indices, problem.p, problem.q)
 

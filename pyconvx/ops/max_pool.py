@@ -139,7 +139,7 @@ class MaxPool2d(Operator):
         winners, output = self._saved(ctx)
         grad = in_layout(grad, ctx.layout)
         if output:
-            grad = relu_backward(grad, *output)
+            return (max_pool2d_backward_relu(grad, *output, winners, ctx.input_size, *ctx.geometry),)
         return (max_pool2d_backward(grad, winners, ctx.input_size, *ctx.geometry),)
 
     def jvp(self, ctx, input_t):
@@ -159,14 +159,15 @@ class MaxPool2dBackward(Operator):
         "SymInt[2] stride, SymInt[4] padding, SymInt[2] dilation, bool ceil_mode) -> Tensor"
     )
     tensors = 2
+    activation = "none"
 
     def check(self, grad_output, indices, *geometry):
         check_operand(self.name, "grad_output", grad_output, 4)
         check_indices(self.name, indices, grad_output, grad_output.shape)
 
-    def problem(self, grad_output, indices, input_size, *geometry):
-        shape = (*grad_output.shape[:2], *input_size)
-        problem = _pool_problem(self.name, grad_output, shape, indices.dtype, *geometry)
+    def problem(self, grad_output, indices, input_size, kernel_size, stride, padding, dilation, ceil_mode):
+        shape, geometry = (*grad_output.shape[:2], *input_size), (kernel_size, stride, padding, dilation, ceil_mode)
+        problem = _pool_problem(self.name, grad_output, shape, indices.dtype, *geometry, self.activation)
         expected = (*grad_output.shape[:2], problem.p, problem.q)
         check_size(self.name, "grad_output", grad_output, expected, "the output of an input of that size")
         return problem
@@ -190,6 +191,47 @@ class MaxPool2dBackward(Operator):
 
     def vmap(self, info, in_dims, *args):
         return over_images(self, info, in_dims, *args)
+
+
+class MaxPool2dBackwardRelu(MaxPool2dBackward):
+    """max_pool2d_backward of relu_backward(grad_output, relu_output)."""
+
+    schema = (
+        "max_pool2d_backward_relu(Tensor grad_output, Tensor relu_output, Tensor indices, SymInt[2] input_size, "
+        "SymInt[2] kernel_size, SymInt[2] stride, SymInt[4] padding, SymInt[2] dilation, bool ceil_mode) -> Tensor"
+    )
+    tensors = 3
+    activation = "relu"
+
+    def check(self, grad_output, relu_output, indices, *geometry):
+        super().check(grad_output, indices, *geometry)
+        check_operand(self.name, "relu_output", relu_output, 4, like=grad_output)
+        check_size(self.name, "relu_output", relu_output, grad_output.shape, "the shape of grad_output")
+
+    def problem(self, grad_output, relu_output, *arguments):
+        return super().problem(grad_output, *arguments)
+
+    def fake(self, grad_output, relu_output, *arguments):
+        return super().fake(grad_output, *arguments)
+
+    def save(self, ctx, inputs, output):
+        grad_output, relu_output, indices, ctx.input_size, *ctx.geometry = inputs
+        ctx.layout = layout_of(grad_output)
+        return relu_output, indices
+
+    def backward(self, ctx, grad):
+        if not ctx.needs_input_grad[0]:
+            return None, None, None
+        relu_output, indices = ctx.saved_tensors
+        grad = max_pool2d_gather(in_layout(grad, ctx.layout), indices, *ctx.geometry)
+        return relu_backward(grad, in_layout(relu_output, ctx.layout)), None, None
+
+    def jvp(self, ctx, grad_output_t, relu_output_t, _):
+        relu_output, indices = ctx.saved_tensors
+        if grad_output_t is None:
+            return empty(relu_output, (*relu_output.shape[:2], *ctx.input_size), ctx.layout).zero_()
+        grad_output_t = in_layout(grad_output_t, ctx.layout)
+        return max_pool2d_backward_relu(grad_output_t, relu_output, indices, ctx.input_size, *ctx.geometry)
 
 
 class MaxPool2dGather(Operator):
@@ -233,4 +275,5 @@ class MaxPool2dGather(Operator):
 
 max_pool2d = MaxPool2d()
 max_pool2d_backward = MaxPool2dBackward()
+max_pool2d_backward_relu = MaxPool2dBackwardRelu()
 max_pool2d_gather = MaxPool2dGather()

@@ -71,17 +71,22 @@ class Case:
         values = self.rng.integers(-3, 4, shape) if finite else self.rng.choice(LEVELS, shape, p=CHANCES)
         return torch.from_numpy(values).to(self.dtype)
 
-    def backward(self, gradient, indices, plan=None, **options):
-        x = self.problem
+    def backward_plan(self, device="a100", **options):
+        return _C.plan_max_pool2d_backward(self.problem, device, **options)
+
+    def backward(self, gradient, indices, plan=None, output=None, **options):
         tensors = {"grad_output": gradient, "indices": indices, "grad_input": self.image()}
-        self.launches = run(plan or _C.plan_max_pool2d_backward(x, "a100"), tensors, **options)
+        if self.relu:
+            tensors["relu_output"] = output
+        self.launches = run(plan or self.backward_plan(), tensors, **options)
         return tensors["grad_input"]
 
     def check_backward(self, gradient=None, plan=None, **options):
-        x, (_, indices), gradient = self.problem, self.expected(), self.gradient() if gradient is None else gradient
-        expected = self.image()
-        _C.cpu.max_pool2d_backward(x, gradient.data_ptr(), indices.data_ptr(), expected.data_ptr())
-        assert_same(self.backward(gradient, indices, plan, **options), expected, x, bits=False)
+        x, (output, indices) = self.problem, self.expected()
+        gradient, expected = self.gradient() if gradient is None else gradient, self.image()
+        masked = torch.where(output <= 0, 0, gradient) if self.relu else gradient  # a NaN output passes it on
+        _C.cpu.max_pool2d_backward(x, masked.data_ptr(), indices.data_ptr(), expected.data_ptr())
+        assert_same(self.backward(gradient, indices, plan, output, **options), expected, x, bits=False)
 
     def gather(self, indices, **options):
         tensors = {"input": self.input, "indices": indices, "output": self.pooled()}

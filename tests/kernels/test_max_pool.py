@@ -196,6 +196,19 @@ def test_relu_before(name, dtype):
         Case(c=(64, 5)[i % 2], dtype=dtype, index=index, relu=True, **WINDOWS[name]).check()
 
 
+@pytest.mark.parametrize("layout", ["nhwc", "nchw"])
+@pytest.mark.parametrize("name", ["2x2", "3x3 stride 2", "3x3", "dilated", "no tap inside"])
+def test_gradients_of_relu_before(name, layout):
+    """In one pass, from the output: of windows that are not above 0 there nothing passes, of NaNs the gradient."""
+    for i, (dtype, index) in enumerate(zip(DTYPES, (*INDICES[1:], torch.uint8), strict=True)):
+        case = Case(c=(64, 5)[i % 2], dtype=dtype, index=index, layout=layout, relu=True, **WINDOWS[name])
+        plan = case.backward_plan()
+        assert len(plan.launches) == 1
+        case.check_backward()
+        case.check_backward(case.gradient(finite=False), case.backward_plan(tile=plan.candidates[-1].tile)
+                            if plan.candidates else None)  # fmt: skip
+
+
 @pytest.mark.parametrize("order", ["descending", "random"])
 def test_order_of_threads_changes_nothing(order):
     for name, index in itertools.product(("2x2", "3x3 stride 2", "dilated"), (torch.uint8, torch.int64)):
@@ -215,9 +228,11 @@ def test_plans_ahead_of_time_keep_to_what_is_compiled():
             fields = dict(dtype=DTYPES_OF[dtype], index=INDEX_TYPES[index], layout=_C.Layout.nhwc, activation=relu)
             problem = _C.Pool2dProblem(**{**window, **fields, "c": c})
             for plan in (_C.plan_max_pool2d, _C.plan_max_pool2d_backward, _C.plan_max_pool2d_gather):
-                if index is not None or plan is _C.plan_max_pool2d:
-                    launches = plan(problem, "t4", ahead_of_time=True).launches
-                    seen |= {launch.kernel for launch in launches}
+                if plan is _C.plan_max_pool2d_gather and index == torch.int32:
+                    with pytest.raises(ValueError, match="no kernel of it ahead of time for indices of int32; use bac"):
+                        plan(problem, "t4", ahead_of_time=True)
+                elif index is not None or plan is _C.plan_max_pool2d:
+                    seen |= {launch.kernel for launch in plan(problem, "t4", ahead_of_time=True).launches}
     assert seen == compiled
 
 
@@ -332,6 +347,8 @@ FAULTS = {
     "a window too few": ("max_pool_backward.cuh", "for (int i = -REACH;", "for (int i = 0;"),
     "sums not carried": ("max_pool_backward.cuh", "sum[x] = carried_[r < SHARED ? r : 0][x];", "sum[x].clear();"),
     "the pixel beside": ("max_pool_backward.cuh", ": r * S + s)", ": r * S + s + 1)"),
+    "a ReLU passes what it stopped": ("max_pool_backward.cuh", "? ~0u : code[j][v]", "? code[j][v] : code[j][v]"),
+    "a ReLU of planes stops a NaN": ("contest.cuh", "(x <= 0) & !is_nan_rank<Element>(x)", "!(x > 0)"),
     "a gradient outside": ("max_pool_backward.cuh", "h >= 0 && h < args_.h)", "h >= 0)"),
 }  # fmt: skip
 
@@ -344,13 +361,13 @@ def test_faults_are_noticed(fault, tmp_path, monkeypatch):
     header = headers / "pool" / file
     assert right in header.read_text(), f"{file} has no {right!r}: adapt the fault"
     header.write_text(header.read_text().replace(right, wrong))
-    planes = "rows" in file or file == "run.cuh"
+    planes = "rows" in file or file == "run.cuh" or "planes" in fault
     sizes = dict(c=3, layout="nchw") if planes else dict(c=32)
     dtype = F16 if "f16" in fault else F32 if "order" in fault else BF16
-    case = Case(dtype=dtype, **sizes, **CONSTANT["3x3 stride 2"])
-    checks = case.check_backward if "backward" in file else case.check
-    plan = _C.plan_max_pool2d_backward if "backward" in file else _C.plan_max_pool2d
-    options = dict(plan=plan(case.problem, "a100", tile="4x11" if planes else "4x2"), headers=headers)
+    case = Case(dtype=dtype, relu="ReLU" in fault, **sizes, **CONSTANT["3x3 stride 2"])
+    backward = "backward" in file or "ReLU" in fault
+    checks, plan = (case.check_backward, case.backward_plan) if backward else (case.check, case.plan)
+    options = dict(plan=plan(tile="4x11" if planes else "4x2"), headers=headers)
     if "order" in fault:  # which only sums tell that are rounded
         options["gradient"] = torch.randn(case.pooled().shape, generator=torch.Generator().manual_seed(1))
     with pytest.raises((AssertionError, emulator.EmulatorError)):

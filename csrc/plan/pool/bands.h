@@ -32,7 +32,7 @@ inline BandRun rows_under(int64_t row_bytes, int64_t image_rows, int64_t owned_i
 
 struct BandChoice {
   int64_t rows = 0;  // 0: no band fits, or none is the tile that was asked for
-  int64_t starts[3] = {};
+  int64_t starts[4] = {};
   int64_t shared_bytes = 0;
 };
 
@@ -91,6 +91,7 @@ void add_bands(LaunchPlan& plan, const Kernel& kernel, Arguments args, const Ban
   const int64_t most_images = std::max<int64_t>(1, kMostSwept / rows);
   args.bands.rows = narrow(choice.rows);
   args.bands.second = narrow(choice.starts[1]), args.bands.third = narrow(choice.starts[2]);
+  args.bands.fourth = narrow(choice.starts[3]);
   args.bands.by_rows = division_by(static_cast<unsigned>(rows));
   args.bands.by_columns = division_by(static_cast<unsigned>(columns));
   for (int64_t image = 0; image < images; image += most_images) {

@@ -55,7 +55,7 @@ Kernel forward_kernel(const Variant& x) {
   const char* relu = x.relu ? "true>" : "false>";
   return {x.window.size ? text("pyconvx::max_pool", types, x.window.size, ", ", x.window.size, ", ",
                                x.window.stride, ", ", relu)
-                        : text("pyconvx::max_pool_any", types, x.large ? "long long" : "int", ", ", relu),
+                        : text("pyconvx::max_pool_any", types, x.large ? "long long>" : "int>"),
           "pool/max_pool.cuh"};
 }
 
@@ -68,7 +68,7 @@ Kernel forward_rows_kernel(const Variant& x, int64_t size) {
 Kernel backward_kernel(const Variant& x) {
   const std::string types = text("<", element_name(x.dtype), ", ", index_name(x.index), ", ", x.vector, ", ");
   return {x.window.size ? text("pyconvx::max_pool_backward", types, x.window.size, ", ", x.window.size, ", ",
-                               x.window.stride, ">")
+                               x.window.stride, x.relu ? ", true>" : ", false>")
                         : text("pyconvx::max_pool_backward_any", types,
                                x.large ? "unsigned long long" : "unsigned int", ">"),
           "pool/max_pool_backward.cuh"};
@@ -76,7 +76,7 @@ Kernel backward_kernel(const Variant& x) {
 
 Kernel backward_rows_kernel(const Variant& x) {
   return {text("pyconvx::max_pool_rows_backward<", element_name(x.dtype), ", ", index_name(x.index), ", ",
-               x.window.size, ", ", x.window.stride, ">"),
+               x.window.size, ", ", x.window.stride, x.relu ? ", true>" : ", false>"),
           "pool/max_pool_rows_backward.cuh"};
 }
 
@@ -86,17 +86,17 @@ Kernel gather_kernel(const Variant& x) {
           "pool/max_pool_gather.cuh"};
 }
 
-// Of the kernels, those that are compiled ahead of time: constant windows for vectors of what the library
-// remembers by itself, and any window element by element.
+// Of the kernels, those that are compiled ahead of time: the most common windows for vectors of what the
+// library remembers by itself, and any window element by element.
 bool is_ahead_of_time(const Variant& x) {
-  if (!x.window.size) return x.vector == element_bytes(x.dtype);
-  if (x.relu && (x.window.size != 3 || x.window.stride != 2)) return false;
+  if (!x.window.size) return x.vector == element_bytes(x.dtype) && x.large == (x.index == IndexType::i64);
+  if (x.window.stride != 2 || (x.relu && x.window.size != 3)) return false;
   return x.vector == 16 && x.dtype != DType::f64 && (x.index == IndexType::none || x.index == IndexType::u8);
 }
 
 class MaxPoolPlanner {
 public:
-  MaxPoolPlanner(const char* name, const Pool2dProblem& problem, const Device& device,
+  MaxPoolPlanner(const char* name, const Pool2dProblem& problem, bool relu, const Device& device,
                  const PlanOptions& options)
       : name_(name), x_(problem), device_(device), options_(options), bytes_(element_bytes(problem.dtype)),
         images_(problem.layout == Layout::nhwc ? problem.n : problem.n * problem.c),
@@ -106,13 +106,16 @@ public:
              channels_at_once(channels_, {bytes_}, options.alignment) * bytes_,
              {},
              x_.index == IndexType::i64 && x_.h * x_.w >= kLimit,
-             x_.activation == Activation::relu};
+             relu};
     const bool square =
         x_.r == x_.s && x_.stride_h == x_.stride_w && x_.dilation_h == 1 && x_.dilation_w == 1;
     for (const ConstantWindow& window : kConstantWindows)
       if (square && !kind_.large && x_.r == window.size && x_.stride_h == window.stride)
         kind_.window = window;
-    if (options.ahead_of_time && !is_ahead_of_time(kind_)) kind_.window = {}, kind_.vector = bytes_;
+    if (options.ahead_of_time && !is_ahead_of_time(kind_)) {
+      kind_.window = {}, kind_.vector = bytes_;
+      kind_.large = x_.index == IndexType::i64;
+    }
   }
 
   std::variant<LaunchPlan, Refusal> forward() {
@@ -162,6 +165,10 @@ public:
   std::variant<LaunchPlan, Refusal> gather() {
     if (std::string sentence = refusal_of_indexed(); !sentence.empty()) return Refusal{sentence};
     if (images_ == 0) return plan_;
+    if (options_.ahead_of_time && x_.index == IndexType::i32)
+      return Refusal{text(name_,
+                          ": nvcc compiles no kernel of it ahead of time for indices of int32; use backend "
+                          "cupy, which compiles them when they are needed")};
     plan_.family = "max_pool_gather";
     if (options_.ahead_of_time) kind_.vector = bytes_;
     add(gather_kernel(kind_), arguments(), x_.p(), x_.q(),
@@ -204,9 +211,11 @@ private:
                 return planes ? (planes + 1) * p : std::min(p, (owned + span - 2) / down + 2);
               }};
     };
-    const BandChoice band = choose_band(
-        plan_, images_, rows, columns, {windows(x_.q() * bytes_), windows(x_.q() * index_bytes(x_.index))},
-        {rows_under(x_.w * bytes_, x_.h, rows, step, step)}, device_, options_.tile);
+    std::vector<BandRun> read = {windows(x_.q() * bytes_), windows(x_.q() * index_bytes(x_.index))};
+    if (kind_.relu) read.push_back(windows(x_.q() * bytes_));
+    const BandChoice band =
+        choose_band(plan_, images_, rows, columns, read, {rows_under(x_.w * bytes_, x_.h, rows, step, step)},
+                    device_, options_.tile);
     if (!band.rows) return false;
     plan_.family = "max_pool_rows_backward";
     add_bands(plan_, backward_rows_kernel(kind_), arguments(), band, images_, rows, columns,
@@ -215,9 +224,12 @@ private:
   }
 
   std::vector<SweptBuffer> backward_buffers() const {
-    return {{"grad_output", offsetof(MaxPoolArguments, from), pooled() * bytes_},
-            {"indices", offsetof(MaxPoolArguments, indices), pooled() * index_bytes(x_.index)},
-            {"grad_input", offsetof(MaxPoolArguments, to), image_bytes()}};
+    std::vector<SweptBuffer> buffers = {
+        {"grad_output", offsetof(MaxPoolArguments, from), pooled() * bytes_},
+        {"indices", offsetof(MaxPoolArguments, indices), pooled() * index_bytes(x_.index)},
+        {"grad_input", offsetof(MaxPoolArguments, to), image_bytes()}};
+    if (kind_.relu) buffers.push_back({"relu_output", offsetof(MaxPoolArguments, pooled), pooled() * bytes_});
+    return buffers;
   }
 
   // Are there planes of so many places that their positions, and rows beyond them, have more than 31 bits, or
@@ -270,6 +282,7 @@ private:
     args.by_dilation_h = division_by(args.dilation_h), args.by_dilation_w = division_by(args.dilation_w);
     args.by_stride_h = division_by(args.stride_h), args.by_stride_w = division_by(args.stride_w);
     args.by_s = division_by(args.s);
+    args.relu = kind_.relu;
     args.rows = 1;
     // Lanes that exchange have 16 bytes of indices in all, or as many vectors of them as they are.
     const int64_t lanes = lane_bytes() == 0 ? 1 : lane_bytes() < 16 ? 16 / lane_bytes() : lane_bytes() / 16;
@@ -330,17 +343,19 @@ private:
 
 std::variant<LaunchPlan, Refusal> plan_max_pool2d(const Pool2dProblem& problem, const Device& device,
                                                   const PlanOptions& options) {
-  return MaxPoolPlanner("max_pool2d", problem, device, options).forward();
+  const bool relu = problem.activation == Activation::relu;
+  return MaxPoolPlanner("max_pool2d", problem, relu, device, options).forward();
 }
 
 std::variant<LaunchPlan, Refusal> plan_max_pool2d_backward(const Pool2dProblem& problem, const Device& device,
                                                            const PlanOptions& options) {
-  return MaxPoolPlanner("max_pool2d_backward", problem, device, options).backward();
+  const bool relu = problem.activation == Activation::relu;
+  return MaxPoolPlanner("max_pool2d_backward", problem, relu, device, options).backward();
 }
 
 std::variant<LaunchPlan, Refusal> plan_max_pool2d_gather(const Pool2dProblem& problem, const Device& device,
                                                          const PlanOptions& options) {
-  return MaxPoolPlanner("max_pool2d_gather", problem, device, options).gather();
+  return MaxPoolPlanner("max_pool2d_gather", problem, false, device, options).gather();
 }
 
 void list_max_pool(std::vector<Kernel>& kernels) {
@@ -348,20 +363,15 @@ void list_max_pool(std::vector<Kernel>& kernels) {
     for (IndexType index : {IndexType::none, IndexType::u8, IndexType::i32, IndexType::i64}) {
       std::vector<Variant> variants;
       for (const ConstantWindow& window : kConstantWindows)
-        variants.push_back({dtype, index, 16, window, false, false});
-      for (bool large : {false, true})
-        if (!large || index == IndexType::i64)
-          variants.push_back({dtype, index, element_bytes(dtype), {}, large, false});
-      for (Variant variant : variants) {
+        for (bool relu : {false, true}) variants.push_back({dtype, index, 16, window, false, relu});
+      variants.push_back({dtype, index, element_bytes(dtype), {}, index == IndexType::i64, false});
+      for (const Variant& variant : variants) {
         if (!is_ahead_of_time(variant)) continue;
-        for (bool relu : {false, true}) {
-          variant.relu = relu;
-          if (is_ahead_of_time(variant)) kernels.push_back(forward_kernel(variant));
-        }
+        kernels.push_back(forward_kernel(variant));
         if (index != IndexType::none) kernels.push_back(backward_kernel(variant));
       }
       // Kernels that only move elements are the same for all of a size.
-      if (index != IndexType::none && dtype != DType::bf16)
+      if ((index == IndexType::u8 || index == IndexType::i64) && dtype != DType::bf16)
         kernels.push_back(gather_kernel({dtype, index, element_bytes(dtype), {}, false, false}));
     }
 }

@@ -11,8 +11,11 @@ namespace pyconvx {
 
 struct MaxPoolArguments {
   const void* from;  // forward, gather: the image; backward: the gradient of the output
-  void* indices;     // written by the forward pass, read by the others
-  void* to;          // forward, gather: the output; backward: the gradient of the image
+  // Backward, where a ReLU came before the pooling: its output. Windows whose output is not above 0 pass no
+  // gradient on. Null where there was none.
+  const void* pooled;
+  void* indices;  // written by the forward pass, read by the others
+  void* to;       // forward, gather: the output; backward: the gradient of the image
 
   int h, w, c;
   int p, q;
@@ -23,6 +26,7 @@ struct MaxPoolArguments {
   Division by_dilation_h, by_dilation_w, by_stride_h, by_stride_w;
   Division by_s;
 
+  int relu;              // any window: is there a ReLU before the pooling?
   int rows;              // of windows that a thread walks down
   int exchange_indices;  // do neighbouring lanes, whose indices make up vectors, lie in one pixel?
   Bands bands;           // where a block has rows of planes, instead of the sweep

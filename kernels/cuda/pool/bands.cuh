@@ -18,7 +18,7 @@ struct Bands {
   int all_rows;                  // of the launch
   int images;                    // planes of the launch
   long long first_image;         // of the launch
-  int second, third;             // bytes in shared memory at which the second and the third run begin
+  int second, third, fourth;     // bytes in shared memory at which the second run begins, and so on
   Division by_rows, by_columns;  // of a plane of what is written
 };
 

@@ -67,10 +67,16 @@ __device__ inline bool is_nan_rank(Rank<Element> x) {
     return x != x;
 }
 
+// Does a ReLU whose output this is pass no gradient on? A NaN passes it.
+template <class Element>
+__device__ inline bool is_closed(Rank<Element> x) {
+  return (x <= 0) & !is_nan_rank<Element>(x);
+}
+
 // As csrc/cpu has it: what is not above 0 becomes +0, and NaN stays.
 template <class Element>
 __device__ inline Rank<Element> relu_rank(Rank<Element> x) {
-  return (x <= 0) & !is_nan_rank<Element>(x) ? Rank<Element>(0) : x;
+  return is_closed<Element>(x) ? Rank<Element>(0) : x;
 }
 
 // best, code = x, tap if it is the first, NaN or greater. Written as instructions, because the compiler makes

@@ -181,7 +181,7 @@ private:
 
 // Any window: a thread owns as many windows as lanes exchange indices, and reads the taps of one after the
 // other. Code is an integer in which the plane's last position fits.
-template <class Element, class Index, int BYTES, class Code, bool RELU>
+template <class Element, class Index, int BYTES, class Code>
 class MaxPoolAny {
   static constexpr int COLUMNS = kPoolColumns<Element, Index, BYTES>;
   static constexpr bool FLAT = sizeof(Index) == 8;
@@ -222,7 +222,7 @@ private:
 #pragma unroll
         for (int v = 0; v < V; ++v) {
           Rank<Element> x = rank_of<Element>(pixel, v);
-          if constexpr (RELU) x = relu_rank<Element>(x);
+          if (args_.relu) x = relu_rank<Element>(x);
           contest.offer(v, x, code, (r == first_r) & (s == first_s));
         }
       }
@@ -238,9 +238,9 @@ __global__ void __launch_bounds__(256) max_pool(const __grid_constant__ MaxPoolA
   MaxPool<Element, Index, BYTES, R, S, STRIDE, RELU>(args).run();
 }
 
-template <class Element, class Index, int BYTES, class Code, bool RELU>
+template <class Element, class Index, int BYTES, class Code>
 __global__ void __launch_bounds__(256) max_pool_any(const __grid_constant__ MaxPoolArguments args) {
-  MaxPoolAny<Element, Index, BYTES, Code, RELU>(args).run();
+  MaxPoolAny<Element, Index, BYTES, Code>(args).run();
 }
 
 }  // namespace pyconvx

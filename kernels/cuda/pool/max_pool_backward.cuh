@@ -9,6 +9,9 @@
 // taken in f32 (f64 in f64), from 0 on in row-major order of the windows, and rounded once; where no windows
 // overlap, gradients are moved as they are.
 //
+// With RELU, the input was relu'd as it was pooled, and the output says which windows pass a gradient on:
+// those where it is above 0, or NaN. The others are taken for windows that nobody has won.
+//
 // A thread owns V neighbouring channels, as the forward pass has them. Where the window is a constant, it
 // owns blocks of STRIDE x STRIDE pixels, of which block (m, n) begins where window (m, n) does: COLUMNS
 // blocks of a row, `rows` down. A row of windows m reaches R rows of pixels, STRIDE m - pad_top + r. Those of
@@ -22,7 +25,7 @@
 namespace pyconvx {
 
 // R x S taps, the same stride in both directions, no dilation.
-template <class Element, class Index, int BYTES, int R, int S, int STRIDE>
+template <class Element, class Index, int BYTES, int R, int S, int STRIDE, bool RELU>
 class MaxPoolBackward {
   static_assert(R == S && R >= STRIDE);
   static constexpr int V = BYTES / sizeof(Element), COLUMNS = 2;
@@ -88,6 +91,18 @@ private:
     }
     Winners<Index, V, BYTES, WINDOWS>::load(code, static_cast<const Index*>(args_.indices) + place, args_.c,
                                             here, args_.exchange_indices);
+    if constexpr (RELU) {
+#pragma unroll
+      for (int j = 0; j < WINDOWS; ++j) {
+        unsigned output[kWords<BYTES>] = {};
+        if (here[j])
+          load_words<BYTES>(output, static_cast<const Element*>(args_.pooled) + place +
+                                        static_cast<long long>(j) * args_.c);
+#pragma unroll
+        for (int v = 0; v < V; ++v)
+          code[j][v] = is_closed<Element>(rank_of<Element>(output, v)) ? ~0u : code[j][v];
+      }
+    }
   }
 
   // Adds to row h of pixels what it won as row r of the windows.
@@ -165,6 +180,12 @@ private:
 #pragma unroll
     for (int v = 0; v < V; ++v) won[v] = static_cast<Code>(indices[v]) == tap;
     load_words<BYTES>(gradient, static_cast<const Element*>(args_.from) + place);
+    if (args_.pooled) {
+      unsigned output[kWords<BYTES>];
+      load_words<BYTES>(output, static_cast<const Element*>(args_.pooled) + place);
+#pragma unroll
+      for (int v = 0; v < V; ++v) won[v] &= !is_closed<Element>(rank_of<Element>(output, v));
+    }
     sum.add(gradient, won, 1);
   }
 
@@ -172,9 +193,9 @@ private:
   Place at_;
 };
 
-template <class Element, class Index, int BYTES, int R, int S, int STRIDE>
+template <class Element, class Index, int BYTES, int R, int S, int STRIDE, bool RELU>
 __global__ void __launch_bounds__(256) max_pool_backward(const __grid_constant__ MaxPoolArguments args) {
-  MaxPoolBackward<Element, Index, BYTES, R, S, STRIDE>(args).run();
+  MaxPoolBackward<Element, Index, BYTES, R, S, STRIDE, RELU>(args).run();
 }
 
 template <class Element, class Index, int BYTES, class Code>

@@ -16,7 +16,7 @@
 
 namespace pyconvx {
 
-template <class Element, class Index>
+template <class Element, class Index, bool RELU>
 class MaxPoolRowsBackward {
   static constexpr bool FLAT = kIndexBytes<Index> == 8;
   static constexpr int BYTES = sizeof(Element);
@@ -44,11 +44,14 @@ public:
     const long long all = static_cast<long long>(args_.bands.images) * args_.p * args_.q;
     const Pixels gradient(shared_, args_.from, first, windows.count * args_.q);
     const Indices indices(shared_ + args_.bands.second, args_.indices, first, windows.count * args_.q);
+    const Pixels pooled(shared_ + args_.bands.third, args_.pooled, first, RELU ? windows.count * args_.q : 0);
     gradient.load(first, all);
     indices.load(first, all);
+    if constexpr (RELU) pooled.load(first, all);
     __syncthreads();
 
-    const Pixels pixels(shared_ + args_.bands.third, args_.to, rows.first * args_.w, rows.count * args_.w);
+    const Pixels pixels(shared_ + (RELU ? args_.bands.fourth : args_.bands.third), args_.to,
+                        rows.first * args_.w, rows.count * args_.w);
     const int count = band_.rows * static_cast<int>(args_.bands.by_columns.divisor);
 #pragma unroll 1
     for (int i = threadIdx.x; i < count; i += 256) {
@@ -58,9 +61,9 @@ public:
       const int row = band_.row + line - plane * static_cast<int>(args_.bands.by_rows.divisor);
       const int window = (plane * args_.p - first_p) * args_.q, pixel = (plane * args_.h - top) * args_.w;
       if constexpr (STRIDE > 0)
-        gather<R, STRIDE>(pixels, gradient, indices, row, column, window, pixel);
+        gather<R, STRIDE>(pixels, gradient, indices, pooled, row, column, window, pixel);
       else
-        gather_any(pixels, gradient, indices, row, column, window, pixel);
+        gather_any(pixels, gradient, indices, pooled, row, column, window, pixel);
     }
     __syncthreads();
     pixels.store();
@@ -69,8 +72,8 @@ public:
 private:
   // Block (m, n) of a plane whose windows and pixels begin so far from the runs' first elements.
   template <int R, int STRIDE>
-  __device__ void gather(const Pixels& pixels, const Pixels& gradient, const Indices& indices, int m, int n,
-                         int window, int pixel) const {
+  __device__ void gather(const Pixels& pixels, const Pixels& gradient, const Indices& indices,
+                         const Pixels& pooled, int m, int n, int window, int pixel) const {
     constexpr int REACH = (R - 1) / STRIDE;
     unsigned code[REACH + 1][REACH + 1][1], words[REACH + 1][REACH + 1][kWords<BYTES>];
 #pragma unroll
@@ -81,7 +84,7 @@ private:
         const bool here = p >= 0 && p < args_.p && q >= 0 && q < args_.q;
         code[i][j][0] = NOWHERE;
         to_words(words[i][j], Bits<Element>(0));
-        if (here) code[i][j][0] = static_cast<unsigned>(indices[at]);
+        if (here && !closed(pooled, at)) code[i][j][0] = static_cast<unsigned>(indices[at]);
         if (here) to_words(words[i][j], gradient[at]);
       }
 #pragma unroll
@@ -106,8 +109,8 @@ private:
       }
   }
 
-  __device__ void gather_any(const Pixels& pixels, const Pixels& gradient, const Indices& indices, int h,
-                             int w, int window, int pixel) const {
+  __device__ void gather_any(const Pixels& pixels, const Pixels& gradient, const Indices& indices,
+                             const Pixels& pooled, int h, int w, int window, int pixel) const {
     const int extent_h = (args_.r - 1) * args_.dilation_h + 1,
               extent_w = (args_.s - 1) * args_.dilation_w + 1;
     const int below = h + args_.pad_top, right = w + args_.pad_left;  // of the padded image's corner
@@ -125,7 +128,7 @@ private:
         const int across = right - q * args_.stride_w, s = args_.by_dilation_w(across);
         if (s * args_.dilation_w != across) continue;
         const int at = window + p * args_.q + q;
-        const unsigned code[1] = {static_cast<unsigned>(indices[at])};
+        const unsigned code[1] = {closed(pooled, at) ? NOWHERE : static_cast<unsigned>(indices[at])};
         unsigned words[kWords<BYTES>];
         to_words(words, gradient[at]);
         sum.add(words, code, FLAT ? h * args_.w + w : r * args_.s + s);
@@ -136,15 +139,23 @@ private:
     pixels[pixel + h * args_.w + w] = from_words<Bits<Element>>(out);
   }
 
+  // Does the ReLU before the pooling pass no gradient on?
+  __device__ static bool closed(const Pixels& pooled, int at) {
+    if constexpr (!RELU) return false;
+    unsigned words[kWords<BYTES>];
+    to_words(words, pooled[at]);
+    return is_closed<Element>(rank_of<Element>(words, 0));
+  }
+
   const MaxPoolArguments& args_;
   const Band band_;
   unsigned char* shared_;
 };
 
-template <class Element, class Index, int R, int STRIDE>
+template <class Element, class Index, int R, int STRIDE, bool RELU>
 __global__ void __launch_bounds__(256) max_pool_rows_backward(const __grid_constant__ MaxPoolArguments args) {
   extern __shared__ __align__(128) unsigned char shared[];
-  MaxPoolRowsBackward<Element, Index>(args, shared).template run<R, STRIDE>();
+  MaxPoolRowsBackward<Element, Index, RELU>(args, shared).template run<R, STRIDE>();
 }
 
 }  // namespace pyconvx
