@@ -84,18 +84,8 @@ def _parser() -> argparse.ArgumentParser:
     count = actions.add_parser(
         "count", help="run one in the PTX machine and count instructions, memory sectors and bank conflicts"
     )
-    count.add_argument("operation", choices=("conv2d",), help="the operation")
-    for letter, what, default in (
-        ("n", "images", 1), ("c", "channels", 64), ("h", "rows of the input", 56), ("w", "columns (default: h)", None),
-        ("k", "filters", 64), ("r", "rows of a filter", 3), ("s", "columns of a filter (default: r)", None),
-        ("stride", "step of the window", 1), ("padding", "zeros on each side (default: half a filter)", None),
-        ("dilation", "distance of taps", 1), ("groups", "slices of the channels", 1),
-    ):  # fmt: skip
-        text = what if default is None else f"{what} (default: %(default)s)"
-        count.add_argument(f"--{letter}", metavar="N", type=int, default=default, help=text)
-    count.add_argument("--dtype", choices=_DTYPES, default="fp16", help="default: %(default)s")
-    count.add_argument("--contiguous", action="store_true", help="NCHW operands instead of channels_last")
-    count.set_defaults(run=_count)
+    counted = count.add_subparsers(dest="operation", required=True, metavar="OPERATION")
+    _add_counts(counted)
 
     report = actions.add_parser("report", help="compile some and read what the chip will issue")
     report.add_argument("words", metavar="WORD", nargs="*", help="only those with one of these in name or kernel")
@@ -115,9 +105,59 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--tile", metavar="TILE", default="", help="this one instead of the best")
     plan.set_defaults(run=_plan)
 
-    for command in (info, demo, swap, explain, count, report, plan, *operations.choices.values()):
+    for command in (info, demo, swap, explain, report, plan, *operations.choices.values(), *counted.choices.values()):
         command.add_argument("--json", action="store_true", help="print JSON")
     return parser
+
+
+def _add_counts(counted: Any) -> None:
+    image = (
+        ("n", "images", 1), ("c", "channels", 64), ("h", "rows of the input", 56), ("w", "columns (default: h)", None),
+    )  # fmt: skip
+    window = (
+        ("r", "rows of a window", 2), ("s", "columns of a window (default: r)", None),
+        ("stride", "step of the window (default: r)", None), ("padding", "on each side", 0),
+        ("dilation", "distance of taps", 1),
+    )  # fmt: skip
+    sizes = {
+        "conv2d": (
+            *image, ("k", "filters", 64), ("r", "rows of a filter", 3), ("s", "columns of a filter (default: r)", None),
+            ("stride", "step of the window", 1), ("padding", "zeros on each side (default: half a filter)", None),
+            ("dilation", "distance of taps", 1), ("groups", "slices of the channels", 1),
+        ),
+        "max_pool2d": (*image, *window),
+        "max_unpool2d": (*image, *window),
+        "residual_add": image,
+    }  # fmt: skip
+    summaries = {
+        "conv2d": "a convolution",
+        "max_pool2d": "a max pooling of an input of those sizes, or its gradient",
+        "max_unpool2d": "the max unpooling that gives an output of those sizes, or its gradient",
+        "residual_add": "the sum of two tensors, or the gradient of its ReLU",
+    }
+    for operation, letters in sizes.items():
+        parser = counted.add_parser(operation, help=summaries[operation])
+        for letter, what, default in letters:
+            text = what if default is None else f"{what} (default: %(default)s)"
+            parser.add_argument(f"--{letter}", metavar="N", type=int, default=default, help=text)
+        parser.add_argument("--dtype", choices=_DTYPES, default="fp16", help="default: %(default)s")
+        if operation != "residual_add":
+            parser.add_argument("--contiguous", action="store_true", help="NCHW operands instead of channels_last")
+        if operation in ("max_pool2d", "max_unpool2d"):
+            kinds = ("uint8", "int32", "int64", *(("none",) if operation == "max_pool2d" else ()))
+            parser.add_argument(
+                "--index", choices=kinds, default="uint8", help="how a winner is remembered (default: %(default)s)"
+            )
+        if operation in ("max_pool2d", "residual_add"):
+            where = "before the pooling" if operation == "max_pool2d" else "of the sum"
+            parser.add_argument("--relu", action="store_true", help=f"a ReLU {where}")
+        if operation == "residual_add":
+            parser.add_argument(
+                "--mask", action="store_true", help="with a bit an element for the gradient of the ReLU"
+            )
+        if operation != "conv2d":
+            parser.add_argument("--backward", action="store_true", help="the gradient")
+        parser.set_defaults(run=_count)
 
 
 def _add_bench(parser: argparse.ArgumentParser, operation: str, passes: list[str]) -> None:
@@ -244,15 +284,31 @@ def _bench(args: argparse.Namespace) -> int:
 def _count(args: argparse.Namespace) -> int:
     import torch
 
-    from .kernel_counts import count_conv2d
+    from . import kernel_counts
 
-    w, s = args.w or args.h, args.s or args.r
-    pad = (args.r // 2, s // 2) if args.padding is None else (args.padding, args.padding)
-    table = count_conv2d(
-        args.n, args.c, args.h, w, args.k, args.r, s, (args.stride,) * 2, (pad[0], pad[0], pad[1], pad[1]),
-        (args.dilation,) * 2, args.groups, getattr(torch, _DTYPES[args.dtype]),
-        torch.contiguous_format if args.contiguous else torch.channels_last,
-    )  # fmt: skip
+    image = args.n, args.c, args.h, args.w or args.h
+    dtype = getattr(torch, _DTYPES[args.dtype])
+    if args.operation == "residual_add":
+        table = kernel_counts.count_residual_add(image, args.relu, args.mask, args.backward, dtype)
+        _print(table, args.json)
+        return 0
+    s = args.s or args.r
+    layout = torch.contiguous_format if args.contiguous else torch.channels_last
+    dilation = (args.dilation,) * 2
+    if args.operation == "conv2d":
+        pad = (args.r // 2, s // 2) if args.padding is None else (args.padding, args.padding)
+        table = kernel_counts.count_conv2d(
+            *image, args.k, args.r, s, (args.stride,) * 2, (pad[0], pad[0], pad[1], pad[1]), dilation, args.groups,
+            dtype, layout,
+        )  # fmt: skip
+    else:
+        stride = (args.r, s) if args.stride is None else (args.stride,) * 2
+        index: Any = None if args.index == "none" else getattr(torch, args.index)
+        window = (args.r, s), stride, (args.padding,) * 4, dilation
+        if args.operation == "max_pool2d":
+            table = kernel_counts.count_max_pool2d(image, *window, index, args.relu, args.backward, dtype, layout)
+        else:
+            table = kernel_counts.count_max_unpool2d(image, *window, index, args.backward, dtype, layout)
     _print(table, args.json)
     return 0
 

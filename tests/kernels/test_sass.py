@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from pyconvx import kernel_report, sass
+from pyconvx import _C, kernel_report, sass
 from pyconvx.__main__ import main
 
 slow = pytest.mark.skipif(not os.environ.get("PYCONVX_SLOW"), reason="takes minutes; set PYCONVX_SLOW=1 to run it")
@@ -137,6 +137,41 @@ def test_other_chips(name, arch):
 @pytest.mark.parametrize("name", SUBJECTS)
 def test_every_kernel_on_every_chip(name, arch):
     check(kernel_report.figures(SUBJECTS[name], arch))
+
+
+# Planes that are pooled and unpooled through rows in shared memory: as many registers as leave an SM four blocks.
+
+
+def rows_kernels():
+    """Launches by name: the common windows, and float64 of any window, which has most to keep."""
+    found = {}
+    for name, dtype, size, stride in (("2x2", "bfloat16", 2, 2), ("3x3", "bfloat16", 3, 2), ("any", "float64", 5, 5)):
+        fields = dict(
+            n=8, c=64, h=55, w=55, r=size, s=size, stride=(stride, stride), dtype=getattr(_C.DType, dtype),
+            layout=_C.Layout.nchw, index=_C.IndexType.uint8,
+        )  # fmt: skip
+        pooling = _C.Pool2dProblem(**fields, activation=_C.Activation.relu)
+        plans = {"pool": _C.plan_max_pool2d(pooling, "a100"), "gradient": _C.plan_max_pool2d_backward(pooling, "a100")}
+        if size == stride:
+            unpooling = _C.Unpool2dProblem(**fields, p=pooling.p, q=pooling.q)
+            plans["unpool"] = _C.plan_max_unpool2d(unpooling, "a100")
+            plans["unpool gradient"] = _C.plan_max_unpool2d_backward(unpooling, "a100")
+        found.update({f"{what} {name}": plan.launches[0] for what, plan in plans.items()})
+    nearest = _C.NearestUnpool2dProblem(
+        n=8, c=64, p=28, q=28, scale=(2, 2), dtype=_C.DType.bfloat16, layout=_C.Layout.nchw
+    )
+    return {**found, "nearest gradient": _C.plan_nearest_unpool2d_backward(nearest, "a100").launches[0]}
+
+
+@compiled
+@pytest.mark.parametrize("arch", [80, *(pytest.param(arch, marks=slow) for arch in (90, 120))])
+@pytest.mark.parametrize("name", rows_kernels())
+def test_rows_of_planes_spill_nothing(name, arch):
+    launch = rows_kernels()[name]
+    assert "_rows" in launch.kernel
+    code = kernel_report.disassemble(launch, arch)
+    assert code.spilled_bytes() == 0 and not any(i.is_a("LDL") or i.is_a("STL") for i in code.instructions)
+    assert code.registers <= 64
 
 
 # How SASS is read.
