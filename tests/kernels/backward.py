@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
+import numpy as np
 import torch
 
-from kernels.convolution import Case
-from kernels.harness import run
+from kernels.convolution import Case, FarCorners
+from kernels.harness import emulator, run
 from pyconvx import _C
 
 
@@ -161,3 +163,58 @@ class Wgrad(Gradient):
         for result, expected in zip(results, self.expected(), strict=True):
             assert torch.equal(result, expected.to(self.dtype)), self.difference(result, expected, plan)
         return results
+
+
+class FarCornersWgrad(FarCorners, Wgrad):
+    """The gradient of a filter that meets the corners of huge images: of few pixels, which are far apart."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        generator = torch.Generator().manual_seed(1)
+        x = self.problem
+        self.grad_output = torch.randint(-2, 2, (x.n, x.k, x.p, x.q), generator=generator).double()
+
+
+class FarWgrad:
+    """A tensor of more than 2^31 elements, of whose channels ("c") or filters ("k") the last are looked at: `near` has
+    them alone, and the others are zeros."""
+
+    def __init__(self, letter, size, **sizes):
+        self.letter, self.near = letter, Wgrad(**sizes)
+        x = self.near.problem
+        names = "n c h w k r s stride padding dilation groups dtype layout pass_ masked".split()
+        self.problem = _C.Conv2dProblem(**{name: getattr(x, name) for name in names} | {letter: size})
+        x = self.problem
+        assert max(x.n * x.h * x.w * x.c, x.n * x.p * x.q * x.k) > 2**31
+
+    def plan(self, **options):
+        return _C.plan_conv2d_wgrad(self.problem, "a100", tf32=self.near.tf32, **options)
+
+    def last(self, tensor):
+        """Of a filter's gradient."""
+        x = self.near.problem
+        return tensor[..., -x.c :] if self.letter == "c" else tensor[-x.k :]
+
+    def buffers(self):
+        x, tensors = self.problem, self.near.buffers()
+        for name in ["input"] if self.letter == "c" else ["grad_output", "relu_output"]:
+            if name in tensors:
+                near = tensors[name].numpy()
+                tensors[name] = emulator.sparse((*near.shape[:3], getattr(x, self.letter)), near.dtype)
+                tensors[name][..., -near.shape[3] :] = near
+        tensors["grad_weight"] = emulator.sparse((x.k, x.r, x.s, x.c), tensors["grad_weight"].numpy().dtype)
+        self.last(tensors["grad_weight"])[:] = math.nan
+        return tensors
+
+    def check(self, plan, **options):
+        """What the last blocks of each launch write; at least the end of the last filter. The addition's read more
+        sums than the product's have written: of channels that are zeros."""
+        sums = {name: emulator.sparse((size // 4,), np.float32) for name, size in plan.workspaces.items()}
+        tensors = {**self.buffers(), **sums}
+        run(SimpleNamespace(launches=plan.launches, workspaces={}), tensors, **options)
+        found = torch.from_numpy(self.last(tensors["grad_weight"]).copy())
+        (expected,) = self.near.expected()
+        expected = expected.permute(0, 2, 3, 1).to(found.dtype)
+        written = ~found.isnan()
+        assert written[-1, -1, -1].all() and (found[written] != 0).any()
+        assert torch.equal(found[written], expected[written])

@@ -184,7 +184,8 @@ class FarCorners(Case):
     def __init__(self, *, c=16, groups=1, dtype=torch.float16):
         super().__init__(n=3, c=c, h=3, w=3, k=16, r=3, s=3, groups=groups, dtype=dtype)
         self.far = h, w = 5000 * 64 // c - 3, 14000 - 3  # the rows and columns of the last corners
-        fields = dict(r=3, s=3, stride=self.far, groups=groups, dtype=self.problem.dtype, layout=self.problem.layout)
+        x = self.problem
+        fields = dict(r=3, s=3, stride=self.far, groups=groups, dtype=x.dtype, layout=x.layout, pass_=x.pass_)
         self.problem = _C.Conv2dProblem(n=3, c=c, h=h + 3, w=w + 3, k=16, **fields)
         assert (self.problem.p, self.problem.q) == (2, 2) and 2 * c * h * w > 2**31
 

@@ -35,6 +35,7 @@ PROBLEMS = {
     "masked plain": dict(**MASKED, family="dgrad by fprop_plain", **PLAIN),
     "masked, strides without number": dict(**MASKED, family="dgrad_plain", n=1, **FAR_APART),
     "wgrad": dict(pass_="wgrad", family="wgrad_tensor_core", **WGRAD, bias=True),
+    "wgrad, far": dict(pass_="wgrad", family="wgrad_tensor_core", far=True),
     "wgrad, dilated": dict(
         pass_="wgrad", family="wgrad_tensor_core", **{**WGRAD, "padding": (1, 1, 1, 1), "dilation": (2, 2)}, bias=True
     ),
@@ -105,6 +106,10 @@ BUGS = {
     ),
     "wgrad: every bias is the first": Bug(
         "conv/wgrad_sum.cuh", "args.bias_at + i - args.weights", "args.bias_at", "wgrad", "numbers"
+    ),
+    "wgrad: an image's address in 31 bits": Bug(
+        "conv/wgrad.cuh", "x_ + n * wgrad_.x_image", "x_ + static_cast<int>(n * wgrad_.x_image)", "wgrad, far",
+        "numbers",
     ),
     "wgrad: outputs that mask the slice behind": Bug(
         "conv/wgrad.cuh", "i * Y_AT_ONCE - earlier * Tile::DEPTH", "i * Y_AT_ONCE - (earlier - 1) * Tile::DEPTH",

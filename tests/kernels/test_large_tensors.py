@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from kernels.backward import FarCornersWgrad, FarWgrad
 from kernels.convolution import FarCorners, FarEnd
 
 
@@ -41,3 +42,41 @@ def test_patches_beyond_31_bits(problem, tile):
     plan = case.plan(tile=tile)
     assert plan.family == ("fprop_small_map" if problem["h"] == 7 else "fprop_resident_patch")
     case.check(plan, last_blocks=4)
+
+
+@pytest.mark.parametrize(
+    "groups, dtype, family",
+    [
+        (1, torch.float16, "wgrad_tensor_core"),
+        (1, torch.float32, "wgrad_ffma"),
+        (16, torch.float16, "wgrad_depthwise"),
+        (1, torch.float64, "wgrad_plain"),
+    ],
+)
+def test_wgrad_of_an_input_beyond_31_bits(groups, dtype, family):
+    case = FarCornersWgrad(c=16, groups=groups, dtype=dtype)
+    plan = case.plan()
+    assert plan.family == family
+    case.check(plan)
+
+
+WGRAD = {
+    "patch, input": ("c", 2**22, dict(n=1, c=256, h=23, w=24, k=8, **SAME)),
+    "patch, gradients": ("k", 2**20, dict(n=3, c=16, h=28, w=28, k=256, **SAME, masked=True)),
+    "gather, input": ("c", 2**22, dict(n=1, c=1024, h=23, w=24, k=8, r=1, s=3)),
+    "gather, gradients": ("k", 2**20, dict(n=3, c=16, h=28, w=31, k=256, r=1, s=3, masked=True)),
+    "ffma, 1x1, gradients": (
+        "k",
+        2**20,
+        dict(n=3, c=16, h=28, w=28, k=256, r=1, s=1, masked=True, dtype=torch.float32),
+    ),
+}
+
+
+@pytest.mark.parametrize("problem", WGRAD.values(), ids=WGRAD)
+def test_wgrad_beyond_31_bits(problem):
+    letter, size, sizes = problem
+    case = FarWgrad(letter, size, **sizes)
+    plan = case.plan()
+    assert plan.family != "wgrad_plain"
+    case.check(plan, last_blocks=8)

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from kernels import gradient_bugs, seeded_bugs
-from kernels.backward import Dgrad, Wgrad
+from kernels.backward import Dgrad, FarCornersWgrad, Wgrad
 from kernels.convolution import Case, FarCorners, FarEnd
 from kernels.harness import run
 from pyconvx.backends._compiled import kernels_folder
@@ -24,6 +24,7 @@ HEADERS = kernels_folder()
 PROBLEMS = seeded_bugs.PROBLEMS | gradient_bugs.PROBLEMS
 BUGS = seeded_bugs.BUGS | gradient_bugs.BUGS
 BARRIERS = seeded_bugs.BARRIERS | gradient_bugs.BARRIERS
+FAR = {"fprop": FarCorners, "wgrad": FarCornersWgrad}
 CASES = {"fprop": Case, "dgrad": Dgrad, "wgrad": Wgrad}
 BARRIER = re.compile(r"__sync(threads|warp)\([^)]*\);")
 
@@ -35,10 +36,10 @@ class Problem:
         sizes = dict(PROBLEMS[name])
         family, tile, blocks = sizes.pop("family"), sizes.pop("tile", ""), sizes.pop("blocks", None)
         nan = sizes.pop("nan", False)
-        case_of = CASES[sizes.pop("pass_", "fprop")]
+        pass_ = sizes.pop("pass_", "fprop")
         self.options = {name: sizes.pop(name) for name in ("last_blocks",) if name in sizes}
         far = sizes.pop("far", False)
-        self.case = FarEnd(**sizes) if self.options else FarCorners() if far else case_of(**sizes)
+        self.case = FarEnd(**sizes) if self.options else FAR[pass_]() if far else CASES[pass_](**sizes)
         if nan:
             self.case.input[0, 1, 4, 3] = torch.nan
         self.plan = self.case.plan(tile=tile)
