@@ -182,8 +182,9 @@ class FarWgrad:
     def __init__(self, letter, size, **sizes):
         self.letter, self.near = letter, Wgrad(**sizes)
         x = self.near.problem
-        names = "n c h w k r s stride padding dilation groups dtype layout pass_ masked".split()
-        self.problem = _C.Conv2dProblem(**{name: getattr(x, name) for name in names} | {letter: size})
+        sizes = {name: getattr(x, name) for name in ("n", "c", "h", "w", "k", "r", "s", "padding")}
+        fields = dict(dtype=x.dtype, layout=x.layout, pass_=x.pass_, masked=x.masked)
+        self.problem = _C.Conv2dProblem(**{**sizes, letter: size}, **fields)
         x = self.problem
         assert max(x.n * x.h * x.w * x.c, x.n * x.p * x.q * x.k) > 2**31
 
