@@ -408,7 +408,7 @@ BUGS = {
         "few channels, 4 of them", "unfinished-copy",
     ),
     "few channels: pixels past the last are stored": Bug(
-        "conv/fprop_few_channels_any.cuh", "if (p >= args_.p || q >= args_.q) continue;", "",
+        "conv/pixel_tiles.cuh", "if (row >= args.p || q >= args.q) continue;", "",
         "few channels by one block", "out-of-bounds",
     ),
     "few channels: a patch a column short": Bug(

@@ -19,7 +19,7 @@ namespace pyconvx {
 
 // ReLU and the rounding to a vector of elements. Rounding keeps the order, so 16-bit elements are compared
 // behind it, in pairs. The floor without ReLU is -inf; NaN is kept.
-template <class Element>
+template <class Element, int BYTES = sizeof(Element)>
 class Floor {
   using Number = Accumulator<Element>;
 
@@ -38,38 +38,36 @@ private:
   Number floor_;
 };
 
-template <>
-class Floor<f16> {
+// 16 bits: two of them in a register.
+__device__ inline unsigned minus_infinities(f16) {
+  return 0xfc00fc00;
+}
+__device__ inline unsigned minus_infinities(bf16) {
+  return 0xff80ff80;
+}
+__device__ inline unsigned larger_or_nan(unsigned x, unsigned y, f16) {
+  return ptx::max_nan_f16x2(x, y);
+}
+__device__ inline unsigned larger_or_nan(unsigned x, unsigned y, bf16) {
+  return ptx::max_nan_bf16x2(x, y);
+}
+
+template <class Element>
+class Floor<Element, 2> {
 public:
-  __device__ explicit Floor(bool relu) : floor_(relu ? 0 : 0xfc00fc00) {}
+  __device__ explicit Floor(bool relu) : floor_(relu ? 0 : minus_infinities(Element{})) {}
 
   __device__ float of(float x) const { return floor_ ? x : larger_or_nan(x, 0.0f); }
 
   __device__ uint4 pack(const float (&x)[8]) const {
-    const uint4 bits = pyconvx::pack(x, f16{});
-    return {ptx::max_nan_f16x2(bits.x, floor_), ptx::max_nan_f16x2(bits.y, floor_),
-            ptx::max_nan_f16x2(bits.z, floor_), ptx::max_nan_f16x2(bits.w, floor_)};
+    const uint4 bits = pyconvx::pack(x, Element{});
+    return {larger(bits.x), larger(bits.y), larger(bits.z), larger(bits.w)};
   }
 
 private:
+  __device__ unsigned larger(unsigned pair) const { return larger_or_nan(pair, floor_, Element{}); }
+
   unsigned floor_;  // a pair of them
-};
-
-template <>
-class Floor<bf16> {
-public:
-  __device__ explicit Floor(bool relu) : floor_(relu ? 0 : 0xff80ff80) {}
-
-  __device__ float of(float x) const { return floor_ ? x : larger_or_nan(x, 0.0f); }
-
-  __device__ uint4 pack(const float (&x)[8]) const {
-    const uint4 bits = pyconvx::pack(x, bf16{});
-    return {ptx::max_nan_bf16x2(bits.x, floor_), ptx::max_nan_bf16x2(bits.y, floor_),
-            ptx::max_nan_bf16x2(bits.z, floor_), ptx::max_nan_bf16x2(bits.w, floor_)};
-  }
-
-private:
-  unsigned floor_;
 };
 
 // Kernels whose sums begin with the bias let it be the first of all there is to add only where nothing but

@@ -23,8 +23,8 @@
 // scale, a shift or a residual; then the bias comes last. Taps outside the image add 0 * filter.
 #pragma once
 
-#include "epilogue.cuh"
 #include "gather.cuh"
+#include "pixel_tiles.cuh"
 
 namespace pyconvx {
 
@@ -88,7 +88,7 @@ public:
     int tiles = args_.tiles - first < run ? args_.tiles - first : run;
     if (tiles <= 0) return;
     unsigned patch = patches_, next = patches_ + PATCH_BYTES;
-    Position at = position(first);
+    PixelTile at = pixel_tile<P, Q>(args_, first);
     copy_patch(patch, at);
     copy_filters();
     const unsigned from = p_ * STRIDE * PITCH + (q_ * STRIDE * VECTORS + vector_) * 16;
@@ -96,7 +96,7 @@ public:
     while (true) {
       ptx::cp_async_wait<0>();
       __syncthreads();
-      const Position after = behind(at);
+      const PixelTile after = behind(at);
       --tiles;
       if (tiles) copy_patch(next, after);
       const int p_left = args_.p - at.p - p_, q_left = args_.q - at.q - q_;
@@ -117,17 +117,7 @@ public:
   }
 
 private:
-  struct Position {
-    unsigned n, p, q;  // of a tile's first output
-  };
-
-  __device__ Position position(int tile) const {
-    const unsigned n = args_.by_tiles_of_image(tile), in_image = tile - n * args_.by_tiles_of_image.divisor;
-    const unsigned row = args_.by_tiles_of_row(in_image);
-    return {n, row * P, (in_image - row * args_.by_tiles_of_row.divisor) * Q};
-  }
-
-  __device__ Position behind(Position at) const {
+  __device__ PixelTile behind(PixelTile at) const {
     at.q += Q;
     if (at.q >= args_.q) at.q = 0, at.p += P;
     if (at.p >= args_.p) at.p = 0, at.n += 1;
@@ -145,7 +135,7 @@ private:
     return COLUMNS - OTHERS + (pass * PLACES + place_) % (OTHERS + !OTHERS);
   }
 
-  __device__ void copy_patch(unsigned patch, const Position& at) const {
+  __device__ void copy_patch(unsigned patch, const PixelTile& at) const {
     const int top = at.p * STRIDE - args_.pad_top, left = at.q * STRIDE - args_.pad_left;
     const unsigned long long skip =
         static_cast<unsigned long long>(at.n * args_.h + at.p * STRIDE) * args_.row_step +
@@ -264,9 +254,9 @@ private:
   }
 
   // The pixel of a tile's first output.
-  __device__ unsigned pixel_of(const Position& at) const { return (at.n * args_.p + at.p) * args_.q + at.q; }
+  __device__ unsigned pixel_of(const PixelTile& at) const { return (at.n * args_.p + at.p) * args_.q + at.q; }
 
-  __device__ void store_bare(const Position& at, int p_left, int q_left) {
+  __device__ void store_bare(const PixelTile& at, int p_left, int q_left) {
     const unsigned pixel_bytes = args_.k * BYTES;
     char* output = output_ + static_cast<unsigned long long>(pixel_of(at)) * pixel_bytes;
     const Floor<Element> floor(args_.relu);
@@ -278,7 +268,7 @@ private:
                           j < q_left && i < p_left);
   }
 
-  __device__ void store(const Position& at, int p_left, int q_left) {
+  __device__ void store(const PixelTile& at, int p_left, int q_left) {
     const Epilogue<Element> epilogue(args_, k_, args_.k - k_, bias_is_first(args_));
 #pragma unroll
     for (int i = 0; i < TP; ++i)

@@ -11,8 +11,8 @@
 // Order of summation: that of fprop_depthwise.cuh, and so are the bits.
 #pragma once
 
-#include "epilogue.cuh"
 #include "mask.cuh"
+#include "pixel_tiles.cuh"
 
 namespace pyconvx {
 
@@ -34,8 +34,7 @@ public:
     copy_filters();
     __syncthreads();
     if (run_ >= args_.tiles || k_ >= args_.k) return;
-    const int n = args_.by_tiles_of_image(run_), in_image = run_ - n * args_.by_tiles_of_image.divisor;
-    const int p = args_.by_tiles_of_row(in_image), q = (in_image - p * args_.by_tiles_of_row.divisor) * RUN;
+    const auto [n, p, q] = pixel_tile<1, RUN>(args_, run_);
     const int top = p * args_.stride_h - args_.pad_top, left = q * args_.stride_w - args_.pad_left;
     const long long image = static_cast<long long>(n) * args_.h;
     start();

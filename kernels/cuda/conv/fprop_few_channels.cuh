@@ -43,9 +43,9 @@
 // but comes last where there is a scale, a shift or a residual.
 #pragma once
 
-#include "epilogue.cuh"
 #include "fragments.cuh"
 #include "gather.cuh"
+#include "pixel_tiles.cuh"
 
 namespace pyconvx {
 
@@ -130,7 +130,7 @@ public:
     copy_filters();
     start();
     unsigned patch = patches_, next = patches_ + PATCH_BYTES;
-    Position at = position(tile);
+    PixelTile at = pixel_tile<P, Q>(args_, tile);
     fetch<0, HALF>(patch, at);
     widen_into<0, HALF>(patch);
     fetch<HALF, PASSES>(patch, at);
@@ -141,7 +141,7 @@ public:
       __syncthreads();
       tile += step;
       const bool more = tile < args_.tiles;
-      const Position after = position(more ? tile : 0);
+      const PixelTile after = pixel_tile<P, Q>(args_, more ? tile : 0);
       if (more) fetch<0, HALF>(next, after);
       multiply_patch<0, 1>(patch);
       if (more) {
@@ -163,16 +163,6 @@ public:
   }
 
 private:
-  struct Position {
-    int n, p, q;  // of a tile's first pixel
-  };
-
-  __device__ Position position(int tile) const {
-    const int n = args_.by_tiles_of_image(tile), in_image = tile - n * args_.by_tiles_of_image.divisor;
-    const int row = args_.by_tiles_of_row(in_image), column = in_image - row * args_.by_tiles_of_row.divisor;
-    return {n, row * P, column * Q};
-  }
-
   // The zeros of filters, and of a fourth channel that copies pass by.
   __device__ void clear() const {
     for (int i = threadIdx.x; i < (FILTERS * FILTER_PITCH + 2 * PATCH_BYTES) / 16; i += THREADS)
@@ -219,7 +209,7 @@ private:
 
   // Some passes of a tile's patch: to shared memory, or to registers where it must be widened.
   template <int FIRST, int LAST>
-  __device__ void fetch(unsigned patch, const Position& at) {
+  __device__ void fetch(unsigned patch, const PixelTile& at) {
     if (FIRST == LAST) return;
     if (row_ < ROWS_AT_ONCE) {
       const int copy = WIDENS ? 0 : column_ / UNITS, unit = column_ - copy * UNITS;
@@ -362,7 +352,7 @@ private:
     return COPIES == 1 ? row + half * 8 : row * 2 + half;
   }
 
-  __device__ void store_bare(const Position& at) const {
+  __device__ void store_bare(const PixelTile& at) const {
     const int filter = first_filter_ + threadIdx.x % 4 * V, p = at.p + threadIdx.x / 32 * M;
     const long long pixel = (static_cast<long long>(at.n) * args_.p + p) * args_.q + at.q + column_of(0);
     char* row = static_cast<char*>(args_.output) + (pixel * args_.k + filter) * BYTES;
@@ -390,21 +380,9 @@ private:
         }
   }
 
-  __device__ void store(const Position& at) const {
-#pragma unroll
-    for (int vector = 0; vector < VECTORS; ++vector) {
-      const int filter = first_filter_ + vector * 4 * V + threadIdx.x % 4 * V;
-      const Epilogue<Element> epilogue(args_, filter, args_.k - filter, bias_is_first(args_));
-#pragma unroll
-      for (int i = 0; i < 2 * M; ++i) {
-        const int p = at.p + threadIdx.x / 32 * M + i / 2, q = at.q + column_of(i % 2);
-        if (p >= args_.p || q >= args_.q) continue;
-        float x[V];
-#pragma unroll
-        for (int v = 0; v < V; ++v) x[v] = sum_[i / 2][vector * V / 2 + v / 2][i % 2 * 2 + v % 2];
-        epilogue.store((static_cast<long long>(at.n) * args_.p + p) * args_.q + q, x);
-      }
-    }
+  __device__ void store(const PixelTile& at) const {
+    store_rows<Element>(args_, at, threadIdx.x / 32 * M, first_filter_ + threadIdx.x % 4 * V, sum_,
+                        bias_is_first(args_), column_of);
   }
 
   const Conv2dArguments& args_;

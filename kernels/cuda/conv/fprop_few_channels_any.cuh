@@ -23,10 +23,10 @@
 // bits.
 #pragma once
 
-#include "epilogue.cuh"
 #include "fragments.cuh"
 #include "gather.cuh"
 #include "mask.cuh"
+#include "pixel_tiles.cuh"
 
 namespace pyconvx {
 
@@ -94,16 +94,6 @@ private:
   __device__ int row_pitch() const { return patch_columns() * PIXEL; }
   __device__ int patch_bytes() const { return (patch_rows() * row_pitch() + 15) / 16 * 16; }
 
-  struct Position {
-    int n, p, q;  // of a tile's first pixel
-  };
-
-  __device__ Position position(int tile) const {
-    const int n = args_.by_tiles_of_image(tile), in_image = tile - n * args_.by_tiles_of_image.divisor;
-    const int row = args_.by_tiles_of_row(in_image), column = in_image - row * args_.by_tiles_of_row.divisor;
-    return {n, row * TILE_P, column * TILE_Q};
-  }
-
   // The zeros past C and S, which nothing overwrites.
   __device__ void clear() const {
     const int vectors = (FILTERS * filter_pitch() + (2 + MASKED) * patch_bytes()) / 16;
@@ -142,7 +132,7 @@ private:
   }
 
   __device__ void copy_patch(unsigned patch, int tile) const {
-    const Position at = position(tile);
+    const PixelTile at = pixel_tile<TILE_P, TILE_Q>(args_, tile);
     const int top = at.p * args_.stride_h - args_.pad_top, left = at.q * args_.stride_w - args_.pad_left;
     const Element* image =
         static_cast<const Element*>(args_.input) + static_cast<long long>(at.n) * args_.h * args_.w * args_.c;
@@ -220,22 +210,9 @@ private:
   }
 
   __device__ void store(int tile) const {
-    const Position at = position(tile);
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-#pragma unroll
-    for (int vector = 0; vector < FILTERS / (4 * V); ++vector) {
-      const int filter = first_filter_ + vector * 4 * V + lane % 4 * V;
-      const Epilogue<Element> epilogue(args_, filter, args_.k - filter, biased());
-#pragma unroll
-      for (int i = 0; i < 2 * M; ++i) {
-        const int p = at.p + warp * M + i / 2, q = at.q + lane / 4 + i % 2 * 8;
-        if (p >= args_.p || q >= args_.q) continue;
-        float x[V];
-#pragma unroll
-        for (int v = 0; v < V; ++v) x[v] = sum_[i / 2][vector * V / 2 + v / 2][i % 2 * 2 + v % 2];
-        epilogue.store((static_cast<long long>(at.n) * args_.p + p) * args_.q + q, x);
-      }
-    }
+    store_rows<Element>(args_, pixel_tile<TILE_P, TILE_Q>(args_, tile), threadIdx.x / 32 * M,
+                        first_filter_ + threadIdx.x % 4 * V, sum_, biased(),
+                        [](int half) { return threadIdx.x % 32 / 4 + half * 8; });
   }
 
   const Conv2dArguments& args_;
