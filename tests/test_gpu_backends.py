@@ -13,7 +13,7 @@ from checking import LAYOUTS
 from torch._subclasses import FakeTensorMode
 
 from pyconvx import _C, BackendRefusal, backends
-from pyconvx._problem import DTYPES
+from pyconvx._problem import DTYPES, ElementwiseProblem
 from pyconvx._problem import LAYOUTS as LAYOUT_NAMES
 from pyconvx.backends._compiled import kernels_folder
 from pyconvx.backends.cuda import Cuda
@@ -146,6 +146,21 @@ def test_a_misaligned_tensor_gets_a_kernel_that_reads_it():
     shifted, _ = convolve(recording(Cupy), offset=2)
     assert aligned[0][0].kernel.endswith(", 16>")
     assert shifted[0][0].kernel.endswith(", 4>")
+
+
+def test_a_misaligned_sum_is_copied_to_where_it_can_be_read_by_16_bytes():
+    """Those kernels that were compiled when pyconvx was built read no other way; the others do."""
+    x = ElementwiseProblem("residual_add", (1000,), DTYPES[torch.float16], _C.Activation.relu)
+    for backend, vector in ((Cuda, 8), (Cupy, 1)):
+        gpu = recording(backend)
+        with FakeTensorMode():
+            whole = (torch.empty(1001, dtype=torch.float16, device="cuda:0") for _ in range(2))
+            shifted, residual = (tensor.as_strided((1000,), (1,), i) for i, tensor in zip((1, 0), whole, strict=True))
+            gpu.residual_add(x, shifted, residual, "relu")
+        ((step, arguments, *_),) = gpu.launched
+        assert step.kernel == f"pyconvx::residual_add<pyconvx::f16, {vector}, true, false>"
+        assert (address_in(step, arguments, "x") == gpu.address(shifted)) == (backend is Cupy)
+        assert address_in(step, arguments, "residual") == gpu.address(residual)
 
 
 def test_torchs_switch_decides_over_tf32():

@@ -36,6 +36,12 @@ inline const char* element_name(DType dtype, bool tf32 = false) {
   }
 }
 
+// Why an operation has no kernel among those that are compiled ahead of time, which are few.
+inline std::string not_ahead_of_time(const char* op, const char* what) {
+  return text(op, ": nvcc compiles no kernel of it ahead of time for ", what,
+              "; use backend cupy, which compiles them when they are needed");
+}
+
 template <class Arguments>
 std::vector<unsigned char> bytes_of(const Arguments& args) {
   std::vector<unsigned char> bytes(sizeof args);

@@ -254,7 +254,13 @@ class Planned(Backend):
         """Run on tensors that are brought into the memory order of ``like``, the result."""
         if like.numel():
             laid_out: dict[str, Tensor | None] = {name: in_strides(tensor, like) for name, tensor in tensors.items()}
-            self._compute(operation, problem, {**laid_out, "mask": mask})
+            laid_out["mask"] = mask
+            if self.plan_options.get("ahead_of_time"):  # in vectors of 16 bytes alone; results are aligned
+                laid_out = {name: self._aligned(tensor) for name, tensor in laid_out.items()}
+            self._compute(operation, problem, laid_out)
+
+    def _aligned(self, tensor: Tensor | None) -> Tensor | None:
+        return tensor if tensor is None or self.address(tensor) % 16 == 0 else tensor.clone()
 
 
 def _planner(operation: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from types import SimpleNamespace
 
 import pytest
 
@@ -172,6 +173,22 @@ def test_rows_of_planes_spill_nothing(name, arch):
     code = kernel_report.disassemble(launch, arch)
     assert code.spilled_bytes() == 0 and not any(i.is_a("LDL") or i.is_a("STL") for i in code.instructions)
     assert code.registers <= 64
+
+
+MEMORY_BOUND = sorted(
+    (kernel.header, kernel.name)
+    for kernel in _C.ahead_of_time_kernels() if kernel.header.startswith(("pool/", "residual/"))
+)  # fmt: skip
+
+
+@compiled
+@slow
+@pytest.mark.parametrize("arch", (80, 90, 120))
+def test_pooling_and_adding_ahead_of_time_spill_nothing(arch):
+    for header, name in MEMORY_BOUND:
+        launch = SimpleNamespace(kernel=name, header=header, constants={}, block=256, shared_bytes=0)
+        code = kernel_report.disassemble(launch, arch)
+        assert not any(i.is_a("LDL") or i.is_a("STL") for i in code.instructions), (name, arch)
 
 
 # How SASS is read.

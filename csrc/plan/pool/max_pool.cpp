@@ -166,9 +166,7 @@ public:
     if (std::string sentence = refusal_of_indexed(); !sentence.empty()) return Refusal{sentence};
     if (images_ == 0) return plan_;
     if (options_.ahead_of_time && x_.index == IndexType::i32)
-      return Refusal{text(name_,
-                          ": nvcc compiles no kernel of it ahead of time for indices of int32; use backend "
-                          "cupy, which compiles them when they are needed")};
+      return Refusal{not_ahead_of_time(name_, "indices of int32")};
     plan_.family = "max_pool_gather";
     if (options_.ahead_of_time) kind_.vector = bytes_;
     add(gather_kernel(kind_), arguments(), x_.p(), x_.q(),

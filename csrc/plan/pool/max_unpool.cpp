@@ -1,4 +1,5 @@
 // Which kernels unpool, and how their threads are laid out.
+#include "plan/pool/max_unpool.h"
 #include "../../../kernels/cuda/pool/unpool_arguments.cuh"
 #include "plan/conv_arguments.h"
 #include "plan/pool/bands.h"
@@ -29,11 +30,12 @@ public:
     if (images_ == 0) return plan_;
     fill_arguments();
     const int64_t windows = int64_t{args_.reach_h} * args_.reach_w;
-    if (x_.index == IndexType::i64 || windows > kMostWindows)
+    const bool ahead = options_.ahead_of_time;
+    if (x_.index == IndexType::i64 || (windows > kMostWindows && !ahead))
       plan_last();
-    else if (windows > 1)
+    else if (windows > 1 || (ahead && !(constant() && x_.r == 2 && bytes_ == 2 && wide())))
       plan_overlapping();
-    else if (nhwc_ || !plan_rows())
+    else if (nhwc_ || ahead || !plan_rows())
       plan_apart();
     if (plan_.tile != options_.tile && !options_.tile.empty()) return Refusal{no_tile(name(), options_.tile)};
     return plan_;
@@ -50,10 +52,11 @@ private:
 
   std::string refusal() const {
     if (std::string sentence = x_.refusal(); !sentence.empty()) return sentence;
-    if (options_.ahead_of_time)
-      return text(name(),
-                  ": nvcc compiles no kernel of it ahead of time yet; use backend cupy, which compiles them "
-                  "when they are needed");
+    if (options_.ahead_of_time && bytes_ == 8) return not_ahead_of_time(name(), "float64");
+    if (options_.ahead_of_time && x_.index == IndexType::i32)
+      return not_ahead_of_time(name(), "indices of int32");
+    if (options_.ahead_of_time && rank_size() == 8)
+      return not_ahead_of_time(name(), "planes of 2^32 pooled values");
     if (options_.alignment < bytes_ || (options_.alignment & (options_.alignment - 1)))
       return text(name(), ": the alignment must be a power of two and at least an element's ", bytes_,
                   " bytes, got ", options_.alignment, "; pass the largest that all addresses have");
@@ -96,6 +99,13 @@ private:
     return square && (backward_ || (stride_h_ == x_.r && stride_w_ == x_.s));
   }
 
+  // Do lanes share 16 indices each? Of any window, in float64, eight chunks a thread take more registers than
+  // there are.
+  bool wide() const {
+    return (constant() || bytes_ < 8) && x_.index == IndexType::u8 && channels_ % 16 == 0 &&
+           options_.alignment >= 16;
+  }
+
   // Rows of planes in shared memory. False where a row does not fit, positions in a plane have more than 31
   // bits, or strides leave out so many rows that reading all of them would not do.
   bool plan_rows() {
@@ -123,15 +133,12 @@ private:
 
   void plan_apart() {
     plan_.family = "max_unpool";
-    const bool constant = this->constant();
-    // Of any window, in float64, eight chunks a thread take more registers than there are.
-    const bool wide = (constant || bytes_ < 8) && x_.index == IndexType::u8 && channels_ % 16 == 0 &&
-                      options_.alignment >= 16;
+    const bool wide = this->wide();
+    const int64_t size = constant() ? x_.r : 0;
     const int64_t vector = wide ? 16 / bytes_ : at_once(), lanes = wide ? 16 / vector : 1;
     const int64_t chunks = ceil_div(channels_, vector * lanes * lanes) * lanes;
-    const std::string name =
-        text(kernel(), "<", value_name(bytes_), ", ", index_name(), ", ", vector, ", ",
-             wide ? "true" : "false", ", ", constant ? x_.r : 0, ", ", constant ? x_.s : 0, ">");
+    const std::string name = text(kernel(), "<", value_name(bytes_), ", ", index_name(), ", ", vector, ", ",
+                                  wide ? "true" : "false", ", ", size, ", ", size, ">");
     add(name, header(), windows(chunks));
   }
 
@@ -145,12 +152,12 @@ private:
   void plan_last() {
     plan_.family = "unpool_last";
     constexpr const char* header = "pool/unpool_last.cuh";
-    const int rank_bytes = x_.p * x_.q < (int64_t{1} << 32) - 1 ? 4 : 8;
+    const int rank_bytes = rank_size();
     const char* rank = value_name(rank_bytes);
     const int64_t ranks = images_ * x_.h * x_.w * channels_;
     const FillArguments fill{nullptr, ceil_div(ranks * rank_bytes, 16)};
     plan_.workspaces.push_back({"last", fill.vectors * 16});
-    plan_.launches.push_back({"pyconvx::fill_zeros",
+    plan_.launches.push_back({"pyconvx::fill_zeros<uint4>",
                               header,
                               {std::min(ceil_div(fill.vectors, 256), kMostBlocks), 1, 1},
                               256,
@@ -158,7 +165,8 @@ private:
                               bytes_of(fill),
                               {{"last", offsetof(FillArguments, to), 0}}});
     rank_bytes_ = rank_bytes;
-    const int64_t marked = channels_at_once(channels_, {index_bytes_}, options_.alignment);
+    const int64_t marked =
+        options_.ahead_of_time ? 1 : channels_at_once(channels_, {index_bytes_}, options_.alignment);
     add(text("pyconvx::mark_last<", index_name(), ", ", rank, ", ", marked, ">"), header,
         {images_, x_.p, x_.q, channels_ / marked});
     if (backward_) {
@@ -167,13 +175,20 @@ private:
                vector, ">"),
           header, {images_, x_.p, x_.q, channels_ / vector});
     } else {
-      const int64_t vector = channels_at_once(channels_, {bytes_, rank_bytes}, options_.alignment);
+      const int64_t vector =
+          options_.ahead_of_time ? 1 : channels_at_once(channels_, {bytes_, rank_bytes}, options_.alignment);
       add(text("pyconvx::take_last<", value_name(bytes_), ", ", rank, ", ", vector, ">"), header,
           {images_, x_.h, x_.w, channels_ / vector});
     }
   }
 
-  int64_t at_once() const { return channels_at_once(channels_, {bytes_, index_bytes_}, options_.alignment); }
+  // Ahead of time, kernels whose lanes share no indices take one channel at a time.
+  int64_t at_once() const {
+    if (options_.ahead_of_time) return 1;
+    return channels_at_once(channels_, {bytes_, index_bytes_}, options_.alignment);
+  }
+
+  int rank_size() const { return x_.p * x_.q < (int64_t{1} << 32) - 1 ? 4 : 8; }
 
   const char* index_name() const {
     return x_.index == IndexType::u8 ? "unsigned char" : x_.index == IndexType::i32 ? "int" : "long long";
@@ -220,6 +235,25 @@ std::variant<LaunchPlan, Refusal> plan_max_unpool2d(const Unpool2dProblem& probl
 std::variant<LaunchPlan, Refusal>
 plan_max_unpool2d_backward(const Unpool2dProblem& problem, const Device& device, const PlanOptions& options) {
   return UnpoolPlanner(problem, device, options, true).plan();
+}
+
+void list_max_unpool(std::vector<Kernel>& kernels) {
+  constexpr const char* forward = "pool/max_unpool.cuh";
+  constexpr const char* backward = "pool/max_unpool_backward.cuh";
+  constexpr const char* last = "pool/unpool_last.cuh";
+  // 2 x 2, of eight channels of 16 bits; and element by element any window.
+  kernels.push_back({"pyconvx::max_unpool<unsigned short, unsigned char, 8, true, 2, 2>", forward});
+  kernels.push_back({"pyconvx::max_unpool_backward<unsigned short, unsigned char, 8, true, 2, 2>", backward});
+  kernels.push_back({"pyconvx::fill_zeros<uint4>", last});
+  kernels.push_back({"pyconvx::mark_last<long long, unsigned int, 1>", last});
+  for (int bytes : {2, 4}) {
+    const char* value = value_name(bytes);
+    kernels.push_back({text("pyconvx::max_unpool_overlapping<", value, ", unsigned char, 1>"), forward});
+    kernels.push_back(
+        {text("pyconvx::max_unpool_backward_overlapping<", value, ", unsigned char, 1>"), backward});
+    kernels.push_back({text("pyconvx::take_last<", value, ", unsigned int, 1>"), last});
+    kernels.push_back({text("pyconvx::take_last_backward<", value, ", long long, unsigned int, 1>"), last});
+  }
 }
 
 }  // namespace pyconvx

@@ -15,4 +15,7 @@ void add_elementwise(std::vector<Launch>& launches, const char* kernel, const El
                      int alignment, const std::string& template_arguments,
                      const std::array<std::string, 4>& buffers);
 
+// The kernels that are compiled ahead of time.
+void list_elementwise(std::vector<Kernel>&);
+
 }  // namespace pyconvx

@@ -22,10 +22,9 @@ std::variant<LaunchPlan, Refusal> plan_elementwise(const char* op, const char* k
   if (options.alignment < bytes || (options.alignment & (options.alignment - 1)))
     return Refusal{text(op, ": the alignment must be a power of two and at least an element's ", bytes,
                         " bytes, got ", options.alignment, "; pass the largest that all addresses have")};
-  if (options.ahead_of_time)
-    return Refusal{text(op,
-                        ": nvcc compiles no kernel of it ahead of time yet; use backend cupy, which compiles "
-                        "them when they are needed")};
+  if (options.ahead_of_time && x.dtype == DType::f64) return Refusal{not_ahead_of_time(op, "float64")};
+  if (options.ahead_of_time && options.alignment < 16)
+    return Refusal{not_ahead_of_time(op, "addresses that are no multiples of 16")};
   LaunchPlan plan;
   plan.family = kernel;
   add_elementwise(plan.launches, kernel, x, options.alignment, template_arguments, buffers);
@@ -84,6 +83,16 @@ std::variant<LaunchPlan, Refusal> plan_relu_backward_mask(const ElementwiseProbl
                                                           const PlanOptions& options) {
   return plan_elementwise("relu_backward_mask", "relu_backward_mask", x, options, "",
                           {"grad_output", "", "grad_input", "mask"});
+}
+
+void list_elementwise(std::vector<Kernel>& kernels) {
+  for (DType dtype : {DType::f16, DType::bf16, DType::f32}) {
+    const std::string types = text("<", element_name(dtype), ", ", 16 / element_bytes(dtype));
+    for (const char* kernel : {"residual_add", "relu_backward", "relu_backward_mask"})
+      for (const char* options : {", false, false>", ", true, false>", ", true, true>", ">"})
+        if ((kernel == std::string("residual_add")) == (options != std::string(">")))
+          kernels.push_back({text("pyconvx::", kernel, types, options), "residual/residual_add.cuh"});
+  }
 }
 
 }  // namespace pyconvx

@@ -65,7 +65,9 @@ __global__ void __launch_bounds__(256)
   const long long row = static_cast<long long>(at.image) * args.p + at.row, h = row * args.scale_h;
   const int w = at.column * args.scale_w, c = at.chunk * V;
   Number sum[V];
+#pragma unroll 1
   for (int dh = 0; dh < args.scale_h; ++dh)
+#pragma unroll 2  // by itself the compiler unrolls more than sm_80 has registers for
     for (int dw = 0; dw < args.scale_w; ++dw) {
       unsigned grad[kWords<BYTES>];
       load_words<BYTES>(grad,

@@ -16,10 +16,11 @@
 
 namespace pyconvx {
 
-// Zeros, 16 bytes at a time.
+// Zeros, 16 bytes at a time. A template, because several files of a build include it.
+template <class Vector>
 __global__ void __launch_bounds__(256) fill_zeros(const __grid_constant__ FillArguments args) {
   for (long long i = blockIdx.x * 256ll + threadIdx.x; i < args.vectors; i += gridDim.x * 256ll)
-    static_cast<uint4*>(args.to)[i] = {0, 0, 0, 0};
+    static_cast<Vector*>(args.to)[i] = Vector{};
 }
 
 // The place in the plane that an index of window (p, q) means, or -1.
@@ -96,11 +97,10 @@ __global__ void __launch_bounds__(256) mark_last(const __grid_constant__ UnpoolA
   }
 }
 
-// Threads sweep over the plane.
+// Threads sweep over the plane. Those past the last repeat it, up to the store.
 template <class Value, class Rank, int V>
 __global__ void __launch_bounds__(256) take_last(const __grid_constant__ UnpoolArguments args) {
   const Place at = place_of(args.sweep, blockIdx.x * 256 + threadIdx.x);
-  if (!at.exists) return;
   const long long output =
       ((static_cast<long long>(at.image) * args.h + at.row) * args.w + at.column) * args.c + at.chunk * V;
   const Value* input = static_cast<const Value*>(args.from) +
@@ -115,14 +115,14 @@ __global__ void __launch_bounds__(256) take_last(const __grid_constant__ UnpoolA
     if constexpr (sizeof(Rank) == 8) rank |= static_cast<Rank>(word[2 * v + 1]) << 32;
     values.set(v, rank ? input[(static_cast<long long>(rank) - 1) * args.c + v] : Value(0));
   }
-  values.store(args.to, output);
+  __syncwarp();  // lanes that had other values to read store together all the same
+  if (at.exists) values.store(args.to, output);
 }
 
 // Threads sweep over pooled positions.
 template <class Value, class Index, class Rank, int V>
 __global__ void __launch_bounds__(256) take_last_backward(const __grid_constant__ UnpoolArguments args) {
   const Place at = place_of(args.sweep, blockIdx.x * 256 + threadIdx.x);
-  if (!at.exists) return;
   const long long rank = static_cast<long long>(at.row) * args.q + at.column;
   const long long pooled =
       (at.image * (static_cast<long long>(args.p) * args.q) + rank) * args.c + at.chunk * V;
@@ -137,7 +137,8 @@ __global__ void __launch_bounds__(256) take_last_backward(const __grid_constant_
         position >= 0 && static_cast<const Rank*>(args.last)[from] == static_cast<Rank>(rank + 1);
     values.set(v, won ? static_cast<const Value*>(args.from)[from] : Value(0));
   }
-  values.store(args.to, pooled);
+  __syncwarp();  // as above
+  if (at.exists) values.store(args.to, pooled);
 }
 
 }  // namespace pyconvx
