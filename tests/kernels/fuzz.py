@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import random
 import zlib
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -104,13 +105,17 @@ def draw(pass_: str, seed: int) -> Draw:
 def with_tile(case: Case, random_: random.Random) -> Any:
     """The plan with a tile that is one of the two which all problems of this kernel take. Large tiles' kernels take a
     second or two to compile, and are the same code."""
-    plan = case.plan()
+    # The classes of a strided dgrad have windows of all kinds: by kernels for any, as those compiled ahead of time are.
+    options = dict(ahead_of_time=isinstance(case, Dgrad) and max(case.problem.stride) > 1 and not case.problem.masked)
+    plan = case.plan(**options)
     if not plan.candidates:
         return plan
     tiles = [candidate.tile for candidate in plan.candidates]
     tiles = [tile for tile in tiles if math.prod(map(int, tile.split("x")[:2])) <= LARGEST_TILE] or tiles
-    first = zlib.crc32(f"{plan.family} {case.dtype} {case.problem.r}x{case.problem.s}".encode())
-    return case.plan(tile=tiles[(first + random_.randrange(2) * 5) % len(tiles)])
+    # dgrad's are forward convolution's, compiled already.
+    family = plan.family.removeprefix("dgrad by ")
+    first = zlib.crc32(f"{family} {case.dtype} {case.problem.r}x{case.problem.s}".encode())
+    return case.plan(tile=tiles[(first + random_.randrange(2) * 5) % len(tiles)], **options)
 
 
 # The case of each pass, and what may be fused to it.
@@ -118,4 +123,6 @@ PASSES = {
     "fprop": (Case, ("bias", "scale", "residual", "relu")),
     "dgrad": (Dgrad, ("bias",)),  # with bias: conv_transpose2d
     "wgrad": (Wgrad, ("bias",)),
+    "dgrad, masked": (partial(Dgrad, masked=True), ()),
+    "wgrad, masked": (partial(Wgrad, masked=True), ("bias",)),
 }

@@ -176,7 +176,7 @@ def test_masked_on_the_way_or_before_gives_the_same_bits(name):
 
 SAME_BITS = {
     "tensor core": dict(c=72, h=6, w=7, k=104, r=3, s=3, padding=(1, 1, 1, 1), dtype=F16),
-    "strided": dict(c=40, h=9, w=8, k=72, r=3, s=3, padding=(1, 1, 1, 1), stride=(2, 2), dtype=BF16),
+    "strided": dict(c=40, h=8, w=8, k=72, r=2, s=1, stride=(2, 1), dtype=BF16),
     "ffma": dict(c=24, h=6, w=7, k=52, r=3, s=3, padding=(1, 1, 1, 1), dtype=F32),
     "depthwise": dict(c=40, h=9, w=9, k=40, r=3, s=3, padding=(1, 1, 1, 1), groups=40, stride=(2, 2), dtype=F16),
     "plain": dict(c=10, h=6, w=7, k=24, r=3, s=3, padding=(1, 1, 1, 1), stride=(1, 2), dtype=F64),
@@ -184,18 +184,21 @@ SAME_BITS = {
 
 
 @pytest.mark.parametrize("problem", SAME_BITS.values(), ids=SAME_BITS)
-def test_same_bits_in_every_batch_tile_and_device(problem):
-    case = Dgrad(n=33, **problem, integers=False)
-    together = case.run()
-    for first, images in [(0, 1), (5, 2), (31, 2), (16, 17)]:
-        part = Dgrad(n=images, **problem, integers=False)
-        part.grad_output, part.filter = case.grad_output[first : first + images], case.filter
-        assert torch.equal(part.run(), together[first : first + images])
-    small = Dgrad(n=2, **problem, integers=False)
-    expected = small.run()
-    plans = [small.plan(tile=tile) for tile in tiles(small)] + [small.plan("h100")]
-    assert all(torch.equal(small.run(plan), expected) for plan in plans)
-    assert torch.equal(small.run(order="random", seed=2), expected)
+def test_same_bits_in_every_tile_and_device(problem):
+    """In every batch: test_same_bits.py."""
+    case = Dgrad(n=2, **problem, integers=False)
+    expected = case.run()
+    plans = [case.plan(tile=tile) for tile in tiles(case)] + [case.plan("h100")]
+    assert all(torch.equal(case.run(plan), expected) for plan in plans)
+    assert torch.equal(case.run(order="random", seed=2), expected)
+
+
+def test_same_bits_in_tiles_of_several_classes():
+    """One by one: windows of a strided dgrad's classes are many kernels to compile."""
+    case = Dgrad(n=2, c=40, h=9, w=8, k=72, r=3, s=3, padding=(1, 1, 1, 1), stride=(2, 2), dtype=BF16, integers=False)
+    expected = case.run()
+    chosen = tiles(case)
+    assert all(torch.equal(case.run(case.plan(tile=tile)), expected) for tile in (chosen[-1], chosen[-3]))
 
 
 @pytest.mark.parametrize("problem", SAME_BITS.values(), ids=SAME_BITS)

@@ -1,7 +1,7 @@
 """Seeded random problems of every pass, exact on integers and without a report, in every order of warps and blocks.
 
-Five hundred of forward convolution, a part of as many of its gradients; all of these, too, with PYCONVX_SLOW=1. A
-failure says the seed of its problem, which runs alone by
+Five hundred of forward convolution, a part of as many of its gradients, none of those that a ReLU masks; all of these,
+too, with PYCONVX_SLOW=1. A failure says the seed of its problem, which runs alone by
 
     PYCONVX_FUZZ=123 pytest tests/kernels/test_fuzz.py
 
@@ -25,7 +25,8 @@ def parts():
     first, _, last = os.environ.get("PYCONVX_FUZZ", "").partition("-")
     for pass_ in PASSES:
         all_of_them = pass_ == "fprop" or os.environ.get("PYCONVX_SLOW")
-        seeds = range(int(first), int(last or first) + 1) if first else range(500 if all_of_them else 2 * PART)
+        some = 0 if pass_.endswith("masked") else 2 * PART
+        seeds = range(int(first), int(last or first) + 1) if first else range(500 if all_of_them else some)
         for start in seeds[::PART]:
             part = range(start, min(start + PART, seeds.stop))
             yield pytest.param(pass_, part, id=f"{pass_}, {part.start}-{part.stop - 1}")
@@ -41,7 +42,7 @@ def test_random_problems(pass_, seeds):
             raise AssertionError(f"PYCONVX_FUZZ={seed}, {pass_}: {drawn}\n{error}") from error
 
 
-@pytest.mark.parametrize("pass_", PASSES)
+@pytest.mark.parametrize("pass_", [pass_ for pass_ in PASSES if "masked" not in pass_])
 def test_draws_are_repeatable_and_various(pass_):
     assert [str(draw(pass_, seed)) for seed in range(5)] == [str(draw(pass_, seed)) for seed in range(5)]
     draws = [draw(pass_, seed) for seed in range(500)]

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 
+from kernels.backward import Dgrad
 from kernels.convolution import Case
 from pyconvx import _C
 
 F16, BF16, F32, F64 = torch.float16, torch.bfloat16, torch.float32, torch.float64
+
+SAME = dict(r=3, s=3, padding=(1, 1, 1, 1))
 
 # Floats, of which sums in another order would differ; channels that no tile's depth divides.
 PROBLEMS = {
@@ -37,14 +42,61 @@ def test_tiles(problem):
         assert torch.equal(case.run(case.plan(tile=candidate.tile)), expected), candidate.tile
 
 
-@pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS)
-def test_batches(problem):
-    case = Case(n=5, **problem, integers=False)
-    together = case.run()
-    for first, images in [(0, 1), (1, 3), (4, 1)]:
-        part = Case(n=images, **problem, integers=False)
-        part.input, part.filter, part.bias = case.input[first : first + images], case.filter, case.bias
-        assert torch.equal(part.run(), together[first : first + images])
+# Small images: the family that runs them, and their convolution. Of dgrad, the channels of its convolution are k.
+LAST = 33
+IMAGES = {
+    "resident patch": (Case, "fprop_resident_patch", dict(c=32, h=3, w=4, k=8, **SAME, dtype=F16)),
+    "resident patch, tf32": (Case, "fprop_resident_patch", dict(c=16, h=3, w=4, k=8, **SAME, dtype=F32, tf32=True)),
+    "resident patch, f32": (Case, "fprop_resident_patch", dict(c=16, h=3, w=4, k=8, **SAME, dtype=F32)),
+    "small map": (Case, "fprop_small_map", dict(c=104, h=3, w=2, k=8, **SAME, dtype=BF16)),
+    "tensor core": (Case, "fprop_tensor_core", dict(c=8, h=5, w=4, k=8, **SAME, stride=(2, 1), dtype=F16)),
+    "1x1": (Case, "fprop_tensor_core", dict(c=24, h=3, w=3, k=8, r=1, s=1, dtype=BF16)),
+    "tensor core, tf32": (Case, "fprop_tensor_core", dict(c=5, h=3, w=4, k=8, **SAME, dtype=F32, tf32=True)),
+    "ffma": (Case, "fprop_ffma", dict(c=5, h=3, w=4, k=8, **SAME, dtype=F32)),
+    "few channels": (Case, "fprop_few_channels", dict(c=3, h=5, w=6, k=8, **SAME, stride=(2, 2), dtype=F16, bias=True)),
+    "few channels, any window": (Case, "fprop_few_channels", dict(c=2, h=4, w=5, k=8, r=2, s=3, dtype=BF16)),
+    "depthwise": (Case, "fprop_depthwise", dict(c=8, h=4, w=5, k=8, **SAME, groups=8, dtype=F16, bias=True)),
+    "depthwise, any window": (Case, "fprop_depthwise", dict(c=3, h=4, w=5, k=6, r=2, s=3, groups=3, dtype=F32)),
+    "plain": (Case, "fprop_plain", dict(c=3, h=4, w=5, k=4, r=2, s=3, dtype=F64)),
+    "dgrad, resident patch": (Dgrad, "dgrad by fprop_resident_patch", dict(c=8, h=3, w=4, k=32, **SAME, dtype=F16)),
+    "dgrad, small map": (Dgrad, "dgrad by fprop_small_map", dict(c=8, h=3, w=2, k=104, **SAME, dtype=F16)),
+    "dgrad, strided": (
+        Dgrad, "dgrad by fprop_tensor_core", dict(c=8, h=5, w=4, k=24, **SAME, stride=(2, 2), dtype=BF16)
+    ),
+    "dgrad, f32": (Dgrad, "dgrad by fprop_ffma", dict(c=8, h=3, w=4, k=5, **SAME, dtype=F32)),
+    "dgrad, few channels": (Dgrad, "dgrad by fprop_few_channels", dict(c=8, h=4, w=5, k=3, r=2, s=3, dtype=F16)),
+    "dgrad, depthwise": (Dgrad, "dgrad by fprop_depthwise", dict(c=8, h=5, w=5, k=8, **SAME, groups=8, dtype=F16)),
+    "dgrad, plain": (Dgrad, "dgrad by fprop_plain", dict(c=4, h=4, w=5, k=3, r=2, s=3, stride=(1, 2), dtype=F64)),
+    "dgrad, strides without number": (
+        Dgrad, "dgrad_plain", dict(c=4, h=18, w=17, k=3, r=2, s=3, stride=(17, 16), dtype=F16)
+    ),
+    "dgrad, masked": (
+        Dgrad, "dgrad by fprop_resident_patch", dict(c=8, h=3, w=4, k=32, **SAME, dtype=F16, masked=True)
+    ),
+}  # fmt: skip
+EVERY_BATCH = ("resident patch", "small map", "tensor core", "dgrad, resident patch", "dgrad, strided")
+OF_IMAGES = ("input", "grad_output", "relu_output")
+
+
+def images(case_of, whole, problem, first, count):
+    part = case_of(n=count, **problem, integers=False)
+    for name, tensor in vars(whole).items():
+        if isinstance(tensor, torch.Tensor):
+            setattr(part, name, tensor[first : first + count] if name in OF_IMAGES else tensor)
+    return part
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_an_image_alone_and_in_every_batch(name):
+    """Of 1 to 33 images, in which its place differs."""
+    case_of, family, problem = IMAGES[name]
+    whole = case_of(n=LAST, **problem, integers=False)
+    assert whole.plan().family == family
+    alone = [images(case_of, whole, problem, i, 1).run() for i in range(LAST)]
+    every = name in EVERY_BATCH or os.environ.get("PYCONVX_SLOW")
+    for n in range(2, LAST + 1) if every else (2, 5, 16, LAST):
+        together = images(case_of, whole, problem, LAST - n, n).run()
+        assert torch.equal(together, torch.cat(alone[LAST - n :])), f"{n} images"
 
 
 @pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS)
