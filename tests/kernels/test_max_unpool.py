@@ -208,15 +208,8 @@ def test_gradients_beyond_31_bits():
     assert same_bits(buffers["grad_input"].permute(0, 3, 1, 2), small.expected_backward())
 
 
-class LastLaunch:
-    """Of a plan, the launch that is needed because a launch has fewer than 2^31 threads."""
-
-    def __init__(self, plan):
-        self.launches, self.workspaces = plan.launches[-1:], {}
-
-
 def test_output_beyond_31_bits():
-    """One image of 2^31 cells and two rows of them more, which are a launch of their own."""
+    """One image of 2^31 cells and two rows of them more, which are a launch of their own; the last row of each."""
     q = 2**18
     lines = (2**31 - 1024) // q
     p = lines + 2
@@ -227,16 +220,17 @@ def test_output_beyond_31_bits():
     input, indices = emulator.sparse((p, q), np.int16), emulator.sparse((p, q), np.uint8)
     output = emulator.sparse((2 * p, 2 * q), np.int16)
     generator = np.random.default_rng(0)
-    input[-2:], indices[-2:] = generator.integers(1, 30000, (2, q)), generator.integers(0, 4, (2, q))
-    output[-5:] = -1
-    run(LastLaunch(plan), {
-        "input": input, "indices": indices, "output": output, "bad_index": torch.zeros(1, dtype=torch.int64),
-    })  # fmt: skip
-    expected = np.zeros((4, 2 * q), np.int16)
-    row, column = np.indices((2, q))
-    expected[2 * row + indices[-2:] // 2, 2 * column + indices[-2:] % 2] = input[-2:]
-    assert (output[-4:] == expected).all()
-    assert (output[-5] == -1).all()
+    rows = [lines - 1, p - 1]
+    input[rows], indices[rows] = generator.integers(1, 30000, (2, q)), generator.integers(0, 4, (2, q))
+    output[2 * lines - 3 :] = -1
+    buffers = {"input": input, "indices": indices, "output": output, "bad_index": torch.zeros(1, dtype=torch.int64)}
+    run(plan, buffers, last_blocks=q // 256)
+    column = np.arange(q)
+    for row in rows:
+        expected = np.zeros((2, 2 * q), np.int16)
+        expected[indices[row] // 2, 2 * column + indices[row] % 2] = input[row]
+        assert (output[2 * row : 2 * row + 2] == expected).all()
+        assert (output[2 * row - 1] == -1).all()
 
 
 @pytest.mark.parametrize(
