@@ -111,6 +111,8 @@ CATALOGUE = (
     Subject("wgrad 1x1", "c=128,k=128,r=1", "128x128x64", operation="conv2d_wgrad"),
     Subject("wgrad any window", "c=64,k=128,r=1,s=7,h=17", "128x128x32", operation="conv2d_wgrad"),
     Subject("wgrad any window deep", "c=64,k=128,r=1,s=7,h=17", "128x128x64", operation="conv2d_wgrad"),
+    Subject("wgrad stem, C = 4", "c=4,h=224,k=64,r=7,stride=2", "64x128x32", operation="conv2d_wgrad"),
+    Subject("wgrad stem, C = 3", "c=3,h=224,k=64,r=7,stride=2", "64x128x32", operation="conv2d_wgrad"),
     Subject("wgrad any window tf32", "c=64,k=128,r=1,s=7,h=17", "128x128x16", F32, True, operation="conv2d_wgrad"),
     Subject("wgrad tf32", "c=128,k=128,r=1", "128x128x16", F32, True, operation="conv2d_wgrad"),
     Subject("wgrad f32", "c=128,k=128,r=1", "128x128x8", F32, operation="conv2d_wgrad"),

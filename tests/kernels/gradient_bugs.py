@@ -39,6 +39,19 @@ PROBLEMS = {
     "wgrad, dilated": dict(
         pass_="wgrad", family="wgrad_tensor_core", **{**WGRAD, "padding": (1, 1, 1, 1), "dilation": (2, 2)}, bias=True
     ),
+    "wgrad, runs": dict(
+        pass_="wgrad",
+        family="wgrad_tensor_core",
+        n=2,
+        c=3,
+        h=15,
+        w=12,
+        k=24,
+        r=5,
+        s=5,
+        padding=(1, 1, 1, 1),
+        stride=(2, 2),
+    ),
     "wgrad, narrow": dict(pass_="wgrad", family="wgrad_tensor_core", **{**WGRAD, "c": 36}),
     "wgrad, patch": dict(pass_="wgrad", family="wgrad_patch", **{**WGRAD, **SAME}),
     "wgrad, patch, nan": dict(pass_="wgrad", family="wgrad_patch", **{**WGRAD, **SAME, "h": 5, "w": 4}, nan=True),
@@ -106,6 +119,12 @@ BUGS = {
     ),
     "wgrad: every bias is the first": Bug(
         "conv/wgrad_sum.cuh", "args.bias_at + i - args.weights", "args.bias_at", "wgrad", "numbers"
+    ),
+    "wgrad: runs of taps begin with the first": Bug(
+        "conv/wgrad.cuh", "(args_.c * BYTES) - wgrad_.lead * BYTES", "(args_.c * BYTES)", "wgrad, runs", "misaligned"
+    ),
+    "wgrad: the columns before the first are stored": Bug(
+        "conv/wgrad.cuh", "i >= 0 && i < of_row", "i < of_row", "wgrad, runs", "block-race"
     ),
     "wgrad: an image's address in 31 bits": Bug(
         "conv/wgrad.cuh", "x_ + n * wgrad_.x_image", "x_ + static_cast<int>(n * wgrad_.x_image)", "wgrad, far",

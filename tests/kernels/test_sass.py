@@ -58,6 +58,8 @@ MOST_PER_MATH = {
     "wgrad 1x1": 2.1,
     "wgrad any window": 2.2,
     "wgrad any window deep": 2.1,
+    "wgrad stem, C = 4": 3.1,
+    "wgrad stem, C = 3": 4.9,
 }
 SLOW = {
     "3x3 128x64",

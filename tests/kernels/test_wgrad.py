@@ -17,7 +17,7 @@ F16, BF16, F32, F64 = torch.float16, torch.bfloat16, torch.float32, torch.float6
 SPLIT = {
     "2x3": dict(n=6, c=24, h=11, w=13, k=72, r=2, s=3, padding=(1, 0, 1, 1)),
     "1x1": dict(n=5, c=136, h=11, w=13, k=72, r=1, s=1),
-    "stem": dict(n=2, c=3, h=41, w=43, k=24, r=7, s=7, padding=(3, 3, 3, 3), stride=(2, 2)),
+    "stem": dict(n=2, c=3, h=41, w=44, k=24, r=7, s=7, padding=(3, 3, 3, 3), stride=(2, 2)),
 }
 PATCH = {
     "3x3": dict(n=2, c=64, h=13, w=15, k=136, r=3, s=3, padding=(1, 1, 1, 1)),
@@ -38,11 +38,51 @@ WINDOWS = {
     "15x16": dict(n=1, c=8, h=19, w=22, k=16, r=15, s=16, padding=(2, 0, 1, 7)),
     "16x16": dict(n=1, c=8, h=19, w=22, k=16, r=16, s=16, padding=(2, 0, 1, 7)),
 }
+# Vectors of any taps of a row of the window: how many bytes.
+RUNS = {
+    "3 channels": (4, dict(n=2, c=3, h=21, w=24, k=24, r=7, s=7, padding=(3, 2, 3, 3), stride=(2, 2))),
+    "3 channels, no lead": (4, dict(n=2, c=3, h=21, w=24, k=24, r=3, s=5, padding=(1, 1, 2, 1), stride=(1, 2))),
+    "4 channels": (16, dict(n=2, c=4, h=19, w=22, k=40, r=7, s=7, padding=(3, 3, 3, 3), stride=(2, 2))),
+    "4 channels, no padding": (16, dict(n=2, c=4, h=19, w=22, k=40, r=3, s=3, stride=(2, 2))),
+    "1 channel": (8, dict(n=3, c=1, h=25, w=28, k=8, r=6, s=5, padding=(0, 2, 3, 1), stride=(3, 4))),
+    "rows apart": (4, dict(n=2, c=3, h=21, w=24, k=24, r=3, s=3, padding=(1, 2, 3, 3), stride=(1, 2), dilation=(2, 1))),
+    "past both edges": (4, dict(n=3, c=3, h=5, w=4, k=8, r=2, s=9, padding=(1, 0, 9, 8), stride=(1, 2))),
+    "odd rows": (2, dict(n=2, c=3, h=21, w=23, k=24, r=7, s=7, padding=(3, 2, 3, 3), stride=(2, 2))),
+    "columns apart": (2, dict(n=2, c=3, h=21, w=24, k=24, r=3, s=3, stride=(2, 2), dilation=(1, 2))),
+    "groups": (2, dict(n=2, c=6, h=21, w=24, k=24, r=3, s=3, stride=(2, 2), groups=2)),
+}
 SPLIT_DEPTHWISE = dict(n=9, c=40, h=19, w=9, k=40, r=3, s=3, padding=(1, 1, 1, 1), groups=40)
 
 
 def splits(plan):
     return len(plan.launches) and plan.workspaces.get("wgrad_sums", 0)
+
+
+@pytest.mark.parametrize("vector, problem", RUNS.values(), ids=RUNS)
+def test_runs_of_taps(vector, problem):
+    """The bits are those of element by element."""
+    case = Wgrad(**problem, bias=True)
+    plan = case.plan()
+    assert plan.family == "wgrad_tensor_core"
+    assert plan.launches[0].kernel.split(", ")[-2] == str(vector), plan.launches[0].kernel
+    case.check(plan)
+    if vector == 4:
+        case.check(case.plan(tile="64x128x32"))
+    floats = Wgrad(**problem, bias=True, integers=False)
+    expected = floats.run()
+    floats.alignment = 2
+    assert "2, 2, true>" in floats.plan().launches[0].kernel
+    for one, other in zip(floats.run(), expected, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_runs_of_taps_in_f32():
+    _, problem = RUNS["3 channels"]
+    case = Wgrad(**problem, bias=True, dtype=F32, masked=True)
+    assert "16, 8, true, true>" in case.plan().launches[0].kernel
+    case.check(case.plan())
+    case.tf32 = True
+    case.check(case.plan())
 
 
 # In the other dtype they run masked.

@@ -62,6 +62,19 @@ def test_gathers(window, tile, dtype, tf32):
     assert copies.bytes_moved <= 1.10 * (filters + columns) * dtype.itemsize * slices
 
 
+@pytest.mark.parametrize("c, vector", [(3, 4), (4, 16)])
+def test_few_channels(c, vector):
+    """At least three of four multiplications are of use: filters fill a tile, columns most of three or four."""
+    case = Wgrad(n=1, c=c, h=64, w=64, k=64, r=7, s=7, padding=(3,) * 4, stride=(2, 2))
+    plan = case.plan()
+    count = run(plan, case.buffers())[0].counts
+    multiplications = count.opcode("mma").warp_instructions * 16 * 8 * 16
+    assert case.problem.flops / 2 >= 0.75 * multiplications
+    assert count.opcode("ld.global").warp_instructions == 0
+    copies = count.opcode("cp.async.cg" if vector == 16 else "cp.async.ca")
+    assert copies.warp_instructions > 0 and plan.launches[0].kernel.split(", ")[-2] == str(vector)
+
+
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("stride, most", [(1, 1.6), (2, 1.2)])
 def test_patches(stride, most, masked):

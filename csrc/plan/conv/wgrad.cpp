@@ -45,11 +45,40 @@ Candidate WgradPlanner::rate_tile(const TileShape& tile, const Split& runs, int6
   return rate(tile.name(), block, tiles * runs.splits, resident, compulsory_bytes(x) + sums, device);
 }
 
-std::array<int, 2> WgradPlanner::vectors() const {
-  const int y = common_vector(group_filters(), bytes, options.alignment);
-  const int x = common_vector(group_channels(), bytes, options.alignment);
+std::array<int, 2> WgradPlanner::compiled(int y, int x) const {
   if (options.ahead_of_time && (x < 16 || y < 16)) return {bytes, bytes};
   return {y, x};
+}
+
+std::array<int, 2> WgradPlanner::vectors() const {
+  return compiled(common_vector(group_filters(), bytes, options.alignment),
+                  common_vector(group_channels(), bytes, options.alignment));
+}
+
+std::array<int, 2> WgradPlanner::gather_vectors() const {
+  return compiled(common_vector(group_filters(), bytes, options.alignment),
+                  std::max(common_vector(group_channels(), bytes, options.alignment), window_vector()));
+}
+
+// The longest vector that rows of windows can be copied by, and take no more tiles of 64 columns than they do
+// by elements; 0: none.
+int WgradPlanner::window_vector() const {
+  if (x.groups > 1 || x.dilation_w > 1 || never_outside(x)) return 0;
+  for (int vector = 16; vector > bytes; vector /= 2) {
+    const int64_t pixel = x.c * bytes;
+    if (options.alignment % vector == 0 && x.stride_w * pixel % vector == 0 && x.w * pixel % vector == 0 &&
+        ceil_div(window_columns(vector).all(x), 64) == ceil_div(columns(), 64))
+      return vector;
+  }
+  return 0;
+}
+
+WgradPlanner::Columns WgradPlanner::window_columns(int vector) const {
+  const int64_t elements = vector / bytes, of_row = x.s * group_channels();
+  if (group_channels() % elements == 0) return {of_row, 0};
+  // Rows of the image begin at whole vectors, and windows `pad_left` pixels before that.
+  const int64_t lead = (elements - x.pad_left * x.c % elements) % elements;
+  return {ceil_div(lead + of_row, elements) * elements, lead};
 }
 
 void list_wgrad_sum(std::vector<Kernel>& kernels) {
@@ -61,6 +90,7 @@ WgradArguments WgradPlanner::wgrad_arguments() const {
   WgradArguments args{};
   args.conv = conv2d_arguments(x);
   args.conv.patch.one = 1;
+  args.by_row_columns = division_by(static_cast<unsigned>(std::min(x.s * group_channels(), kMostPixels)));
   args.by_tiles = args.by_group_tiles = args.by_column_tiles = division_by(1);
   args.y_row = x.q() * x.k * bytes, args.x_image = x.h * x.w * x.c * bytes;
   args.x_row = static_cast<int>(x.w * x.c * bytes);  // the families for which it is too narrow don't read it
@@ -74,9 +104,11 @@ bool WgradPlanner::has_no_tiles(const char* family) {
   return options.tile.empty();
 }
 
-void set_wgrad_tiles(WgradArguments& args, const Conv2dProblem& x, int64_t filters, int64_t columns) {
-  const int64_t across = ceil_div(x.r * x.s * (x.c / x.groups), columns),
-                down = ceil_div(x.k / x.groups, filters);
+void set_wgrad_tiles(WgradArguments& args, const Conv2dProblem& x, const TileShape& tile,
+                     const WgradPlanner::Columns& columns) {
+  args.by_row_columns = division_by(static_cast<unsigned>(columns.of_row));
+  args.lead = static_cast<int>(columns.lead);
+  const int64_t across = ceil_div(columns.all(x), tile.filters), down = ceil_div(x.k / x.groups, tile.pixels);
   args.by_column_tiles = division_by(static_cast<unsigned>(across));
   args.by_group_tiles = division_by(static_cast<unsigned>(across * down));
   args.by_tiles = division_by(static_cast<unsigned>(across * down * x.groups));
@@ -111,7 +143,10 @@ void WgradPlanner::add_parts(const Kernel& kernel, WgradArguments args, const st
   if (!direct && splits > 0) plan.workspaces.push_back({kSums, splits * split_size * number});
   args.split_size = split_size;
   const int alignment = direct ? options.alignment : 16;
-  args.vector_sums = columns() % 4 == 0 && alignment == 16;
+  // Do four columns side by side stand for four elements?
+  const int64_t of_row = args.by_row_columns.divisor, elements = x.s * group_channels();
+  const bool in_order = of_row == elements || (of_row % 4 == 0 && args.lead % 4 == 0 && elements % 4 == 0);
+  args.vector_sums = columns() % 4 == 0 && alignment == 16 && in_order;
   int64_t done = 0;
   for (const Part& part : parts) {
     args.conv.n = static_cast<int>(part.images);

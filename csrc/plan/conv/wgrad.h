@@ -47,6 +47,15 @@ public:
   // Bytes that gradients and activations are read by. Ahead of time there are kernels for whole vectors of
   // both, and for single elements of both.
   std::array<int, 2> vectors() const;
+  // By a gather, which copies vectors of any taps where it can.
+  std::array<int, 2> gather_vectors() const;
+
+  // How the columns of the product are those of the window: wgrad.cuh.
+  struct Columns {
+    int64_t of_row, lead;  // of a row of the window, and of them before its first element
+    int64_t all(const Conv2dProblem& x) const { return x.r * of_row; }
+  };
+  Columns window_columns() const { return window_columns(gather_vectors()[1]); }
 
   // As template arguments: does a kernel sum the bias, and does it mask? Those that are compiled ahead of
   // time do the first if they are asked, and never the second.
@@ -69,6 +78,10 @@ public:
   int number_bytes() const { return bytes == 8 ? 8 : 4; }  // of a sum
 
 private:
+  Columns window_columns(int vector) const;
+  int window_vector() const;
+  std::array<int, 2> compiled(int y, int x) const;
+
   struct Part {
     int64_t first, images;
     Split runs;
@@ -79,8 +92,8 @@ private:
   void add_sum(int64_t splits, int64_t split_size, int64_t bias_at);
 };
 
-// For tiles of so many filters and columns.
-void set_wgrad_tiles(WgradArguments&, const Conv2dProblem&, int64_t filters, int64_t columns);
+// For a gather in such tiles.
+void set_wgrad_tiles(WgradArguments&, const Conv2dProblem&, const TileShape&, const WgradPlanner::Columns&);
 
 // A tile as the kernels' template argument.
 std::string wgrad_tile(const TileShape&);

@@ -42,6 +42,7 @@ std::string plan_wgrad_ffma(WgradPlanner& planner) {
   planner.plan.family = "wgrad_ffma";
   const int64_t most = planner.images_in_31_bits();
   const auto runs = planner.split(std::min(most, x.n), std::min(most, x.n) * x.p() * x.q(), 64, 256);
+  const WgradPlanner::Columns columns = planner.window_columns();
   const TileShape* tile = planner.choose(tiles(), [&](const TileShape& tile) {
     const double ffma = static_cast<double>(tile.pixels) * tile.filters * tile.depth;
     const double bytes = static_cast<double>(tile.pixels + tile.filters) * tile.depth * 4;
@@ -49,16 +50,16 @@ std::string plan_wgrad_ffma(WgradPlanner& planner) {
     slice.tensor = ffma / device.ffma_per_clock, slice.issue = ffma * 1.3 / 128;
     slice.l2 = bytes / kL2BytesPerClock;
     const int resident = resident_blocks(tile.threads(), 128, planner.shared_bytes(tile), device);
-    Candidate candidate = planner.rate_tile(tile, runs, ceil_div(runs.run, tile.depth), planner.columns(),
-                                            slice, resident, 1500);
+    Candidate candidate =
+        planner.rate_tile(tile, runs, ceil_div(runs.run, tile.depth), columns.all(x), slice, resident, 1500);
     if (planner.options.ahead_of_time && !is_common(tile)) candidate.blocks_per_sm = 0;
     return candidate;
   });
   if (!tile) return planner.no_tile();
   WgradArguments args = planner.wgrad_arguments();
-  set_wgrad_tiles(args, x, tile->pixels, tile->filters);
+  set_wgrad_tiles(args, x, *tile, columns);
   planner.add_wgrad(
-      kernel_of(*tile, never_outside(x), planner.vectors(), planner.flags()), args, most, 64, 256,
+      kernel_of(*tile, never_outside(x), planner.gather_vectors(), planner.flags()), args, most, 64, 256,
       [&](int64_t images) { return images * x.p() * x.q(); },
       [&](int64_t) { return int64_t{args.by_tiles.divisor}; }, tile->threads(), planner.shared_bytes(*tile));
   return {};

@@ -38,7 +38,8 @@ bool copies_elements(const TileShape& tile) {
   return tile.pixels * tile.filters <= 64 * tile.threads();
 }
 
-Candidate rate_tile(const WgradPlanner& planner, const TileShape& tile, const WgradPlanner::Split& runs) {
+Candidate rate_tile(const WgradPlanner& planner, const TileShape& tile, const WgradPlanner::Split& runs,
+                    int64_t columns) {
   const Device& device = planner.device;
   const int bytes = planner.bytes, warps = tile.warps_m * tile.warps_n, steps = tile.depth * bytes / 32;
   const int m = tile.pixels / tile.warps_m / 16, n = tile.filters / tile.warps_n / 8;
@@ -47,7 +48,7 @@ Candidate rate_tile(const WgradPlanner& planner, const TileShape& tile, const Wg
   const int reads = (bytes == 2 ? m + n / 2 : 4 * m + 2 * n) * steps;
   const int read_bytes = bytes == 2 ? 512 : 128;
   const int copied = (tile.pixels + tile.filters) * tile.depth * bytes;
-  const auto [y, x] = planner.vectors();
+  const auto [y, x] = planner.gather_vectors();
   const double copies = static_cast<double>(tile.depth) * bytes / tile.threads() *
                         (static_cast<double>(tile.pixels) / y + static_cast<double>(tile.filters) / x);
   // A copy that is masked: the outputs' address and load, 8 instructions or 16, a load and a store of shared
@@ -62,9 +63,8 @@ Candidate rate_tile(const WgradPlanner& planner, const TileShape& tile, const Wg
   slice.l2 = copied / kL2BytesPerClock;
   const int registers = std::min(m * n * 4 + 2 * (m * 4 + n * 2) + 70, 255);
   const int resident = resident_blocks(tile.threads(), registers, planner.shared_bytes(tile), device);
-  Candidate candidate =
-      planner.rate_tile(tile, runs, ceil_div(runs.run, tile.depth), planner.columns(), slice, resident,
-                        1500 + 0.5 * tile.pixels * tile.filters / warps / 8);
+  Candidate candidate = planner.rate_tile(tile, runs, ceil_div(runs.run, tile.depth), columns, slice,
+                                          resident, 1500 + 0.5 * tile.pixels * tile.filters / warps / 8);
   const bool ahead_of_time = planner.options.ahead_of_time;
   // Outputs that mask wait in registers, which a thread that copies much has not to spare.
   const bool masks_too_much = planner.x.masked && tile.pixels * tile.depth * bytes > 64 * tile.threads();
@@ -94,14 +94,16 @@ std::string plan_wgrad_tensor_core(WgradPlanner& planner) {
   planner.plan.family = "wgrad_tensor_core";
   const int64_t most = planner.images_in_31_bits();
   const auto runs = planner.split(std::min(most, x.n), std::min(most, x.n) * x.p() * x.q(), 64, 256);
-  const TileShape* tile = planner.choose(
-      tiles(planner.bytes), [&](const TileShape& tile) { return rate_tile(planner, tile, runs); });
+  const WgradPlanner::Columns columns = planner.window_columns();
+  const TileShape* tile = planner.choose(tiles(planner.bytes), [&](const TileShape& tile) {
+    return rate_tile(planner, tile, runs, columns.all(x));
+  });
   if (!tile) return planner.no_tile();
   WgradArguments args = planner.wgrad_arguments();
-  set_wgrad_tiles(args, x, tile->pixels, tile->filters);
+  set_wgrad_tiles(args, x, *tile, columns);
   planner.add_wgrad(
-      kernel_of(element_name(x.dtype, planner.options.tf32), *tile, never_outside(x), planner.vectors(),
-                planner.flags()),
+      kernel_of(element_name(x.dtype, planner.options.tf32), *tile, never_outside(x),
+                planner.gather_vectors(), planner.flags()),
       args, most, 64, 256, [&](int64_t images) { return images * x.p() * x.q(); },
       [&](int64_t) { return int64_t{args.by_tiles.divisor}; }, tile->threads(), planner.shared_bytes(*tile));
   return {};

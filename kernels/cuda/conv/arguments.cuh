@@ -118,6 +118,8 @@ struct WgradArguments {
   Division by_group_tiles;   // in one group
   Division by_column_tiles;  // tiles of a filter's elements
   Division by_dilation_h, by_dilation_w;
+  Division by_row_columns;  // columns of a row of the window: wgrad.cuh
+  int lead;                 // of them, how many are before the first
 
   // Bytes of a row of pixels, and of an image.
   int x_row;

@@ -18,6 +18,18 @@
 // Of the R rows of a window that begins at h, the first ceil(-h / dilation) are above the image, and those
 // from ceil((H - h) / dilation) on are below. Columns likewise.
 //
+// Few channels. Taps of a row of the window lie side by side in memory, if there is one group and no
+// dilation: S C elements in a run. Where all runs, and the image's rows, begin at the same bytes modulo a
+// vector (a stride of 2 makes it 16 bytes for 4 channels, 4 bytes for 3), they are copied by vectors of any
+// taps. Then the columns have another order than j: each row of the window has some more, so that vectors are
+// whole,
+//
+//   column = r row_columns + lead + s C + c,
+//
+// with `lead` columns before the first that are other pixels', and others behind the last. Their products are
+// not stored. No vector is across the edge of the image, so that bits of one of its taps tell of all. In all
+// other cases row_columns = S C/groups, lead = 0, and a column is a j.
+//
 // A window of one tap that never leaves the image and has stride 1 needs none of it: activation[m] is pixel
 // m.
 //
@@ -72,6 +84,13 @@ __device__ inline Number* bias_sums(const WgradArguments& args, int split) {
   return static_cast<Number*>(args.bias_sums) + split * args.split_size;
 }
 
+// Which of a filter's elements a column is; of those that are none, a negative number.
+__device__ inline int element_of_column(const WgradArguments& args, int column) {
+  const int of_row = args.conv.s * args.conv.group_channels, r = args.by_row_columns(column);
+  const int i = column - r * args.by_row_columns.divisor - args.lead;
+  return i >= 0 && i < of_row && r < args.conv.r ? r * of_row + i : -1;
+}
+
 // The first of 16 bytes' elements, as many as there are, VECTOR bytes at a time.
 template <int VECTOR, int BYTES>
 __device__ inline void load_vector(uint4& to, const char* from, int elements) {
@@ -105,7 +124,7 @@ __device__ inline void load_vector(uint4& to, const char* from, int elements) {
 // read by.
 template <class Element, class Tile, bool LINEAR, int VECTOR_Y, int VECTOR_X, bool MASKED>
 class WgradSlices {
-  using Rows = ActivationRows<Element, 1, 0, 0>;
+  static constexpr unsigned NOWHERE = ActivationRows<Element, 1, 0, 0>::NOWHERE;
   static constexpr int V = kVector<Element>, BYTES = sizeof(Element), PAD = BYTES == 2 ? 16 : 32;
   static constexpr int Y_CHUNKS = Tile::FILTERS / V, X_CHUNKS = Tile::COLUMNS / V;
   static constexpr int Y_AT_ONCE = Tile::THREADS / Y_CHUNKS, X_AT_ONCE = Tile::THREADS / X_CHUNKS;  // rows
@@ -166,7 +185,7 @@ public:
       const int p = args_.by_q(pq), q = pq - p * args_.q;
       const int h = p * args_.stride_h - args_.pad_top, w = q * args_.stride_w - args_.pad_left;
       const char* window = x_ + n * wgrad_.x_image + static_cast<long long>(h) * wgrad_.x_row +
-                           static_cast<long long>(w) * (args_.c * BYTES);
+                           static_cast<long long>(w) * (args_.c * BYTES) - wgrad_.lead * BYTES;
       const auto address = reinterpret_cast<unsigned long long>(window);
       const unsigned rows = inside(h, args_.h, args_.r, args_.dilation_h, wgrad_.by_dilation_h);
       const unsigned columns = inside(w, args_.w, args_.s, args_.dilation_w, wgrad_.by_dilation_w);
@@ -269,10 +288,12 @@ private:
     return (1u << until) - (1u << before);
   }
 
-  // Column j: bytes from a window's first, and bits.
-  __device__ uint2 at(int j) const {
-    const typename Rows::At column = Rows::at(args_, j);
-    return {static_cast<unsigned>(column.offset), column.bits};
+  // A vector's first column: bytes from a window's first column, and bits.
+  __device__ uint2 at(int column) const {
+    const int r = wgrad_.by_row_columns(column), i = column - r * wgrad_.by_row_columns.divisor - wgrad_.lead;
+    const int s = args_.by_channels(max(i, 0)), c = i - s * args_.group_channels;
+    const unsigned offset = r * args_.row_step + s * args_.column_step + (c + wgrad_.lead) * BYTES;
+    return {offset, r < args_.r && s < args_.s ? 1u << r | 1u << (args_.r + s) : NOWHERE};
   }
 
   // The columns of the tile. Those that neighbouring threads read at once lie side by side.

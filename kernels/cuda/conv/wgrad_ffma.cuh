@@ -66,13 +66,15 @@ public:
       for (int j = 0; j < 8; j += 4) {
         const int column = first_column + j * 8;
         if (args_.vector_sums) {
-          if (column < conv.reduction)
-            *reinterpret_cast<float4*>(to + column) = {sum_[i][j], sum_[i][j + 1], sum_[i][j + 2],
-                                                       sum_[i][j + 3]};
+          const int element = element_of_column(args_, column);
+          if (element >= 0)
+            *reinterpret_cast<float4*>(to + element) = {sum_[i][j], sum_[i][j + 1], sum_[i][j + 2],
+                                                        sum_[i][j + 3]};
         } else {
 #pragma unroll
           for (int v = 0; v < 4; ++v)
-            if (column + v < conv.reduction) to[column + v] = sum_[i][j + v];
+            if (const int element = element_of_column(args_, column + v); element >= 0)
+              to[element] = sum_[i][j + v];
         }
       }
       if (BIAS && block_.column == 0 && args_.bias_sums && thread_column() == 0)

@@ -111,11 +111,13 @@ public:
       for (int j = 0; j < N; ++j) {
         const int column = first_column + j * 8;
         const float x = sum_[i / 2][j][i % 2 * 2], y = sum_[i / 2][j][i % 2 * 2 + 1];
+        const int element = element_of_column(args_, column);
         if (args_.vector_sums) {
-          if (column < conv.reduction) *reinterpret_cast<float2*>(to + column) = {x, y};
+          if (element >= 0) *reinterpret_cast<float2*>(to + element) = {x, y};
         } else {
-          if (column < conv.reduction) to[column] = x;
-          if (column + 1 < conv.reduction) to[column + 1] = y;
+          const int next = element_of_column(args_, column + 1);
+          if (element >= 0) to[element] = x;
+          if (next >= 0) to[next] = y;
         }
       }
     }
