@@ -37,10 +37,10 @@ struct BandChoice {
 };
 
 // How many rows a block has. More of them share more of what they read, and leave fewer blocks. The model:
-// memory is busy while each SM has 32 KB on their way, of which every block asks for what it reads; and a
-// block, which reads, waits, computes and writes, takes 2000 clocks at least. Of equals, the larger. Bands
-// whose runs begin at multiples of 16 bytes have no pieces that two blocks share. Candidates are added to the
-// plan.
+// memory is busy while each SM has 32 KB on their way, of which every block asks for what it reads, and half
+// of its threads; a block keeps an SM's issue slots for 300 clocks at least, and, as it reads, waits,
+// computes and writes, takes 2000 clocks. Of equals, the larger. Bands whose runs begin at multiples of 16
+// bytes have no pieces that two blocks share. Candidates are added to the plan.
 inline BandChoice choose_band(LaunchPlan& plan, int64_t images, int64_t rows, int64_t columns,
                               const std::vector<BandRun>& read, const std::vector<BandRun>& written,
                               const Device& device, const std::string& tile) {
@@ -70,11 +70,17 @@ inline BandChoice choose_band(LaunchPlan& plan, int64_t images, int64_t rows, in
                                                device.threads_per_sm / kBandThreads);
     const double blocks = static_cast<double>(ceil_div(images * rows, count));
     const double waves = blocks / static_cast<double>(resident * device.sms);
-    const double busy = std::min(1.0, in * static_cast<double>(resident) * std::min(1.0, waves) / (32 << 10));
+    const double active = std::min<double>(device.sms, blocks);
+    double busy = 1;  // if all blocks are there at once, all of their reads are on their way
+    if (waves > 1)
+      busy = std::min(1.0, in * static_cast<double>(resident) / (32 << 10)) *
+             std::min(1.0, static_cast<double>(resident) * kBandThreads / (device.threads_per_sm / 2.0));
     constexpr double kBytesPerClock = 14;  // from DRAM, for each SM, within a fifth of every chip's
-    const Candidate candidate{
-        text(count, "x", columns), static_cast<int>(resident), waves,
-        std::max(blocks * (in + out) / (device.sms * kBytesPerClock) / busy, std::ceil(waves) * 2000)};
+    const double each = waves > 1 ? blocks / active : std::ceil(blocks / active);  // of an SM
+    const double moving = each * (in + out) / kBytesPerClock / busy;
+    const double waiting = 2000 * std::max(0.0, waves - 1), issuing = 300 * each;
+    const Candidate candidate{text(count, "x", columns), static_cast<int>(resident), waves,
+                              2000 + std::max({moving, waiting, issuing})};
     plan.candidates.push_back(candidate);
     if (tile.empty() ? best.rows && candidate.clocks > least : candidate.tile != tile) continue;
     best = choice, least = candidate.clocks;
