@@ -97,22 +97,32 @@ def cases(problems, dtypes=(F16,)):
     ]
 
 
+def shares(problems, dtypes=(F16,), between=3):
+    """cases(), and what each has of the tiles: the first problem all of them, the others one in so many, in turns.
+    Compiling takes most of the time; PYCONVX_SLOW=1 runs every problem in every tile."""
+    every = bool(os.environ.get("PYCONVX_SLOW"))
+    return [
+        pytest.param(*case.values, slice(None) if every or i == 0 else slice(i % between, None, between), id=case.id)
+        for i, case in enumerate(cases(problems, dtypes))
+    ]
+
+
 def tiles(case):
     return [candidate.tile for candidate in case.plan().candidates]
 
 
-@pytest.mark.parametrize("problem", cases(TENSOR_CORE, (F16, BF16)))
-def test_tensor_cores_in_every_tile(problem):
+@pytest.mark.parametrize("problem, share", shares(TENSOR_CORE, (F16, BF16)))
+def test_tensor_cores_in_every_tile(problem, share):
     case = Case(**problem)
     assert len(tiles(case)) > 8
-    for tile in tiles(case):
+    for tile in tiles(case)[share]:
         case.check(case.plan(tile=tile))
 
 
-@pytest.mark.parametrize("problem", cases(TENSOR_CORE, (F32,)))
-def test_tf32_in_every_tile(problem):
+@pytest.mark.parametrize("problem, share", shares(dict(reversed(TENSOR_CORE.items())), (F32,), between=4))
+def test_tf32_in_every_tile(problem, share):
     case = Case(**problem, tf32=True)
-    for tile in tiles(case):
+    for tile in tiles(case)[share]:
         case.check(case.plan(tile=tile))
 
 
@@ -158,12 +168,12 @@ def test_resident_patch_f32(name, tile):
     case.check(case.plan(tile=tile))
 
 
-@pytest.mark.parametrize("problem", cases(SMALL_MAP, (F16, BF16)))
-def test_small_map(problem):
+@pytest.mark.parametrize("problem, share", shares(SMALL_MAP, (F16, BF16), between=2))
+def test_small_map(problem, share):
     case = Case(**problem)
     assert case.plan().family == "fprop_small_map"
     assert len(tiles(case)) >= 2
-    for tile in tiles(case):
+    for tile in tiles(case)[share]:
         case.check(case.plan(tile=tile))
 
 
