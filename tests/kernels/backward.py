@@ -175,6 +175,45 @@ class FarCornersWgrad(FarCorners, Wgrad):
         self.grad_output = torch.randint(-2, 2, (x.n, x.k, x.p, x.q), generator=generator).double()
 
 
+class FarDgrad:
+    """Images whose gradients have more than 2^31 elements together, of which the end of the last one is looked at:
+    `near` has the same gradients in a small image, and all others are zeros."""
+
+    def __init__(self, *, n, h, w, **sizes):
+        steps = sizes.get("stride", (1, 1))
+        self.near = Dgrad(n=1, h=min(h, 24 - -h % steps[0]), w=min(w, 40 - -w % steps[1]), **sizes)
+        x = self.near.problem
+        fields = {name: size for name, size in sizes.items() if name not in ("dtype", "tf32")}
+        fields |= dict(dtype=x.dtype, layout=x.layout, pass_=x.pass_)
+        self.problem = x = _C.Conv2dProblem(n=n, h=h, w=w, **fields)
+        assert x.n * x.p * x.q * x.k > 2**31
+
+    def plan(self, **options):
+        return _C.plan_conv2d_dgrad(self.problem, "a100", tf32=self.near.tf32, **options)
+
+    def last(self, tensor, like):
+        return tensor[-1, -like.shape[1] :, -like.shape[2] :]
+
+    def check(self, plan, **options):
+        """What the last blocks of each launch write."""
+        x, tensors = self.problem, self.near.buffers()
+        for name, (h, w, c) in dict.fromkeys(("grad_output", "relu_output"), (x.p, x.q, x.k)).items():
+            if name in tensors:
+                near = tensors[name].numpy()
+                tensors[name] = emulator.sparse((x.n, h, w, c), near.dtype)
+                self.last(tensors[name], near)[:] = near[0]
+        near = tensors["grad_input"].numpy()
+        tensors["grad_input"] = emulator.sparse((x.n, x.h, x.w, x.c), near.dtype)
+        self.last(tensors["grad_input"], near)[:] = math.nan
+        run(plan, tensors, **options)
+        found = torch.from_numpy(self.last(tensors["grad_input"], near).copy())
+        expected = self.near.expected()[0].permute(1, 2, 0).to(found.dtype)
+        written = ~found.isnan()
+        ends = found[-self.problem.stride[0] :, -self.problem.stride[1] :]
+        assert not ends.isnan().any() and (ends != 0).any()
+        assert torch.equal(found[written], expected[written])
+
+
 class FarWgrad:
     """A tensor of more than 2^31 elements, of whose channels ("c") or filters ("k") the last are looked at: `near` has
     them alone, and the others are zeros."""

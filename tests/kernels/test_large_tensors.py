@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kernels.backward import FarCornersWgrad, FarWgrad
+from kernels.backward import FarCornersWgrad, FarDgrad, FarWgrad
 from kernels.convolution import FarCorners, FarEnd
 
 
@@ -42,6 +42,25 @@ def test_patches_beyond_31_bits(problem, tile):
     plan = case.plan(tile=tile)
     assert plan.family == ("fprop_small_map" if problem["h"] == 7 else "fprop_resident_patch")
     case.check(plan, last_blocks=4)
+
+
+DGRAD = {
+    "one image": dict(n=1, c=16, h=8200, w=8200, k=32, **SAME),
+    "images, masked": dict(n=600, c=16, h=355, w=339, k=32, **SAME, masked=True),
+    "strided": dict(n=1, c=16, h=16400, w=16400, k=32, **SAME, stride=(2, 2)),
+    "gather, masked": dict(n=1, c=16, h=8200, w=8200, k=32, r=1, s=1, masked=True),
+    "rows left over": dict(n=2, c=16, h=16400, w=8200, k=32, r=1, s=1, stride=(2, 1)),
+    "f32": dict(n=1, c=16, h=8200, w=8200, k=36, r=1, s=2, dtype=torch.float32),
+    "depthwise, masked": dict(n=3, c=32, h=8200, w=8200, k=32, **SAME, groups=32, masked=True),
+    "plain": dict(n=2, c=4, h=16400, w=16400, k=6, r=2, s=3, dtype=torch.float64),
+}
+
+
+@pytest.mark.parametrize("problem", DGRAD.values(), ids=DGRAD)
+def test_dgrad_beyond_31_bits(problem):
+    case = FarDgrad(**problem)
+    plan = case.plan()
+    case.check(plan, last_blocks=plan.launches[0].grid[0])  # all that rearrange filters
 
 
 @pytest.mark.parametrize(
