@@ -8,11 +8,12 @@
 namespace pyconvx {
 namespace {
 
+const char* bits_of(int element_bytes) {
+  return element_bytes == 8 ? "unsigned long long" : element_bytes == 4 ? "unsigned int" : "unsigned short";
+}
+
 Kernel transpose_kernel(int element_bytes) {
-  const char* bits = element_bytes == 8   ? "unsigned long long"
-                     : element_bytes == 4 ? "unsigned int"
-                                          : "unsigned short";
-  return {text("pyconvx::transpose<", bits, ">"), "conv/transpose.cuh"};
+  return {text("pyconvx::transpose<", bits_of(element_bytes), ">"), "conv/transpose.cuh"};
 }
 
 }  // namespace
@@ -45,6 +46,17 @@ void PlanBuilder::from_channels_last(const std::string& tensor, int64_t batches,
   if (is_transposed(channels, pixels)) transpose(buffer(tensor), tensor, batches, pixels, channels);
 }
 
+bool PlanBuilder::mask_to_channels_last(const std::string& gradient, DType dtype, int64_t batches,
+                                        int64_t channels, int64_t pixels) {
+  if (!is_transposed(channels, pixels)) return false;
+  const std::string from = buffer(gradient);
+  replace(gradient, batches * channels * pixels);
+  Launch& launch = transpose(from, buffer(gradient), batches, channels, pixels);
+  launch.kernel = text("pyconvx::transpose<", bits_of(bytes_), ", ", element_name(dtype), ", true>");
+  launch.pointers.push_back({"relu_output", offsetof(TransposeArguments, relu_output), 0});
+  return true;
+}
+
 void PlanBuilder::write_masked(const std::string& gradient, DType dtype, int64_t elements, int alignment) {
   const std::string from = buffer(gradient), to = "masked_" + gradient;
   replaced_.insert(replaced_.begin(), {gradient, to});
@@ -63,8 +75,8 @@ void PlanBuilder::replace(const std::string& tensor, int64_t elements) {
   plan.workspaces.push_back({replaced_.front().second, elements * bytes_});
 }
 
-void PlanBuilder::transpose(const std::string& from, const std::string& to, int64_t batches, int64_t rows,
-                            int64_t columns) {
+Launch& PlanBuilder::transpose(const std::string& from, const std::string& to, int64_t batches, int64_t rows,
+                               int64_t columns) {
   const TransposeArguments args = transpose_arguments(batches, rows, columns);
   const Kernel kernel = transpose_kernel(bytes_);
   plan.launches.push_back(
@@ -75,6 +87,7 @@ void PlanBuilder::transpose(const std::string& from, const std::string& to, int6
        0,
        bytes_of(args),
        {{from, offsetof(TransposeArguments, from), 0}, {to, offsetof(TransposeArguments, to), 0}}});
+  return plan.launches.back();
 }
 
 }  // namespace pyconvx

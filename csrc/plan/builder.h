@@ -14,6 +14,9 @@ public:
 
   LaunchPlan plan;
 
+  // Is a tensor of so many channels and pixels transposed for kernels that want channels last?
+  bool is_transposed(int64_t channels, int64_t pixels) const;
+
   // The buffer that the kernels find a tensor in: itself, or the workspace that replaced it.
   std::string buffer(const std::string& tensor) const;
 
@@ -26,16 +29,19 @@ public:
   void replace_output(const std::string& tensor, int64_t batches, int64_t channels, int64_t pixels);
   void from_channels_last(const std::string& tensor, int64_t batches, int64_t channels, int64_t pixels);
 
-  // A gradient that counts only where "relu_output", laid out like it, is not <= 0, for kernels that cannot
-  // mask what they load: relu_backward writes it, masked, to a workspace before the launches that are added
-  // from here on.
+  // A gradient that counts only where "relu_output", laid out like it, is not <= 0: masked where it is
+  // transposed. False where nothing is, because it is channels last already.
+  bool mask_to_channels_last(const std::string& gradient, DType, int64_t batches, int64_t channels,
+                             int64_t pixels);
+
+  // The same for kernels that cannot mask what they load: relu_backward writes it, masked, to a workspace
+  // before the launches that are added from here on.
   void write_masked(const std::string& gradient, DType, int64_t elements, int alignment);
 
 private:
-  bool is_transposed(int64_t rows, int64_t columns) const;
   void replace(const std::string& tensor, int64_t elements);
-  void transpose(const std::string& from, const std::string& to, int64_t batches, int64_t rows,
-                 int64_t columns);
+  Launch& transpose(const std::string& from, const std::string& to, int64_t batches, int64_t rows,
+                    int64_t columns);
 
   const Layout layout_;
   const int bytes_;                                            // of an element

@@ -90,10 +90,7 @@ public:
   std::variant<LaunchPlan, Refusal> run() {
     LaunchPlan& plan = builder_.plan;
     if (x_.n == 0) return plan;
-    masked_ = x_.masked && kernels_mask();
-    if (x_.masked && !masked_)
-      builder_.write_masked(operands_.input, x_.dtype, x_.n * x_.k * x_.p() * x_.q(), options_.alignment);
-    builder_.to_channels_last(operands_.input, x_.n, x_.k, x_.p() * x_.q());
+    bring_gradient();
     builder_.replace_output(operands_.output, x_.n, x_.c, x_.h * x_.w);
     const std::string sentence = too_many_classes() ? plain() : by_classes();
     if (!sentence.empty()) return Refusal{sentence};
@@ -106,9 +103,20 @@ private:
 
   bool too_many_classes() const { return std::min(x_.stride_h, x_.h) * std::min(x_.stride_w, x_.w) > 256; }
 
-  // Can the kernels of all classes mask the gradient as they load it? They find it channels last.
+  // Masked where it is transposed, else as kernels load it, else before.
+  void bring_gradient() {
+    const int64_t pixels = x_.p() * x_.q();
+    if (!x_.masked)
+      builder_.to_channels_last(operands_.input, x_.n, x_.k, pixels);
+    else if (!builder_.mask_to_channels_last(operands_.input, x_.dtype, x_.n, x_.k, pixels)) {
+      masked_ = kernels_mask();
+      if (!masked_)
+        builder_.write_masked(operands_.input, x_.dtype, x_.n * x_.k * pixels, options_.alignment);
+    }
+  }
+
+  // Can the kernels of all classes mask the gradient as they load it?
   bool kernels_mask() {
-    if (x_.layout != Layout::nhwc) return false;
     if (too_many_classes()) return true;
     masked_ = true;
     const std::string sentence = choose_tile(classes());

@@ -31,9 +31,15 @@ std::variant<LaunchPlan, Refusal> plan_conv2d_wgrad(const Conv2dProblem& x, cons
     return Refusal{text("conv2d_wgrad: its plan needs a problem of pass wgrad, got one of ", name(x.pass),
                         "; make its plan with plan_conv2d", x.pass == Pass::dgrad ? "_dgrad" : "")};
   if (std::string sentence = device_refusal(x, device, options); !sentence.empty()) return Refusal{sentence};
-  WgradPlanner planner(x, device, options);
-  planner.to_channels_last("grad_output", x.n, x.k, x.p() * x.q());
-  if (x.masked) planner.to_channels_last("relu_output", x.n, x.k, x.p() * x.q());
+  // A gradient that is transposed is masked there, else as kernels load it.
+  const int64_t pixels = x.p() * x.q();
+  Conv2dProblem product = x;
+  if (PlanBuilder(x.layout, element_bytes(x.dtype)).is_transposed(x.k, pixels)) product.masked = false;
+  WgradPlanner planner(product, device, options);
+  if (x.masked && !product.masked)
+    planner.mask_to_channels_last("grad_output", x.dtype, x.n, x.k, pixels);
+  else
+    planner.to_channels_last("grad_output", x.n, x.k, pixels);
   planner.to_channels_last("input", x.n, x.c, x.h * x.w);
   planner.replace_output("grad_weight", x.k, x.c / x.groups, x.r * x.s);
   // The gradients of an empty batch are sums of nothing, which the plain kernel's addition writes.

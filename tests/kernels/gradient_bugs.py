@@ -33,6 +33,7 @@ PROBLEMS = {
         **MASKED, family="dgrad by fprop_depthwise", **{**DEPTHWISE, "c": 12, "k": 12, "groups": 12}
     ),
     "masked plain": dict(**MASKED, family="dgrad by fprop_plain", **PLAIN),
+    "masked, transposed": dict(**MASKED, family="dgrad by fprop_plain", **PLAIN, layout="nchw"),
     "masked, strides without number": dict(**MASKED, family="dgrad_plain", n=1, **FAR_APART),
     "wgrad": dict(pass_="wgrad", family="wgrad_tensor_core", **WGRAD, bias=True),
     "wgrad, far": dict(pass_="wgrad", family="wgrad_tensor_core", far=True),
@@ -312,6 +313,14 @@ BUGS = {
         "conv/fprop_depthwise_any.cuh", "load_masked<MASKED>(pixel, masks_of(pixel), args_.by_multiplier(k_ + v))",
         "load_masked<MASKED>(pixel + args_.by_multiplier(k_ + v), masks_of(pixel), 0)",
         "masked depthwise, odd", "numbers",
+    ),
+    "masked, transposed: by another row": Bug(
+        "conv/transpose.cuh", "args.relu_output, matrix + (row + j) * args.columns + column + x",
+        "args.relu_output, matrix + row * args.columns + column + x", "masked, transposed", "numbers",
+    ),
+    "masked, transposed: the output's zeros let it pass": Bug(
+        "conv/mask.cuh", "!(widen(static_cast<const Element*>(output)[i]) <= 0)",
+        "!(widen(static_cast<const Element*>(output)[i]) < 0)", "masked, transposed", "numbers",
     ),
     "masked plain: by the first pixel": Bug(
         "conv/fprop_plain.cuh", "(x - static_cast<const Element*>(args.input))", "0", "masked plain", "numbers"

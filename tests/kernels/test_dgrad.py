@@ -143,10 +143,14 @@ def test_masked_tf32(name):
     case.check(case.plan())
 
 
-@pytest.mark.parametrize("dtype", [F16, F32])
+@pytest.mark.parametrize("dtype", [F16, F32, F64])
 def test_masked_nchw(dtype):
+    """Where the gradient is transposed, it is masked."""
     case = Dgrad(**MASKED["resident patch"], dtype=dtype, layout="nchw", masked=True)
-    case.check(case.plan())
+    plan = case.plan()
+    masking = [launch.kernel for launch in plan.launches if "true" in launch.kernel or "relu" in launch.kernel]
+    assert len(masking) == 1 and "transpose" in masking[0]
+    case.check(plan)
 
 
 @pytest.mark.parametrize("name", ["small map", *(pytest.param(n, marks=slow) for n in ("resident patch", "gather"))])

@@ -143,8 +143,9 @@ struct WgradSumArguments {
 };
 
 struct TransposeArguments {
-  const void* from;  // batches of rows x columns
-  void* to;          // batches of columns x rows
+  const void* from;         // batches of rows x columns
+  void* to;                 // batches of columns x rows
+  const void* relu_output;  // as `from`, where that is a gradient to be masked
   long long rows, columns;
   long long row_tiles, column_tiles, tiles;  // of 32 x 32; those of all batches
 };

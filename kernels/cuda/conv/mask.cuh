@@ -46,6 +46,15 @@ __device__ inline void mask_in_place(unsigned gradients, unsigned outputs, Eleme
                     masked(ptx::load_shared_16(gradients), ptx::load_shared_16(outputs), Element{}));
 }
 
+// Does element i of a gradient count?
+template <class Element, bool MASKED>
+__device__ inline bool passes(const void* output, long long i) {
+  if constexpr (MASKED)
+    return !(widen(static_cast<const Element*>(output)[i]) <= 0);
+  else
+    return true;
+}
+
 // Element i of a gradient in global memory, widened.
 template <bool MASKED, class Element>
 __device__ inline Accumulator<Element> load_masked(const Element* gradient, const Element* output,

@@ -9,11 +9,13 @@
 #pragma once
 
 #include "arguments.cuh"
+#include "mask.cuh"
 
 namespace pyconvx {
 
-// Bits is an unsigned integer as wide as the elements: nothing is computed with them.
-template <class Bits>
+// Bits is an unsigned integer as wide as the elements: nothing is computed with them. A gradient may be
+// masked by the output of a ReLU on the way (mask.cuh), whose elements are then known.
+template <class Bits, class Element = Bits, bool MASKED = false>
 __global__ void __launch_bounds__(256) transpose(const TransposeArguments args) {
   constexpr int TILE = 32, ROWS_AT_ONCE = 256 / TILE;
   __shared__ Bits tile[TILE][TILE + (sizeof(Bits) == 2 ? 2 : 1)];
@@ -28,7 +30,9 @@ __global__ void __launch_bounds__(256) transpose(const TransposeArguments args) 
 #pragma unroll
     for (int j = y; j < TILE; j += ROWS_AT_ONCE)
       if (row + j < args.rows && column + x < args.columns)
-        tile[j][x] = from[matrix + (row + j) * args.columns + column + x];
+        tile[j][x] = passes<Element, MASKED>(args.relu_output, matrix + (row + j) * args.columns + column + x)
+                         ? from[matrix + (row + j) * args.columns + column + x]
+                         : Bits(0);
     __syncthreads();
 #pragma unroll
     for (int j = y; j < TILE; j += ROWS_AT_ONCE)
