@@ -184,10 +184,10 @@ def test_small_map_tf32(problem):
     case.check(case.plan())
 
 
-@pytest.mark.parametrize("problem", cases({**TENSOR_CORE, **GEOMETRY}, (F32,)))
-def test_f32_in_every_tile(problem):
+@pytest.mark.parametrize("problem, share", shares({**TENSOR_CORE, **GEOMETRY}, (F32,)))
+def test_f32_in_every_tile(problem, share):
     case = Case(**problem)
-    for tile in tiles(case):
+    for tile in tiles(case)[share]:
         case.check(case.plan(tile=tile))
 
 
