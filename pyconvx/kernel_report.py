@@ -104,6 +104,7 @@ CATALOGUE = (
     Subject("dgrad 3x3 stride 2 masked", "c=128,k=64,stride=2", "128x128x32", operation="conv2d_dgrad", masked=True),
     Subject("dgrad 1x1", "c=128,k=64,r=1", "128x128x32", operation="conv2d_dgrad"),
     Subject("dgrad 1x1 masked", "c=128,k=64,r=1", "128x128x32", operation="conv2d_dgrad", masked=True),
+    Subject("dgrad depthwise 3x3 masked", "c=64,k=64,groups=64", "16x16x32", operation="conv2d_dgrad", masked=True),
     Subject("dgrad small map masked", "c=512,k=512,h=7", "64x64x64", operation="conv2d_dgrad", masked=True),
     Subject("dgrad f32 masked", "c=128,k=64", "128x64x16", F32, operation="conv2d_dgrad", masked=True),
     Subject("wgrad 3x3", "c=64,k=64", operation="conv2d_wgrad"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kernels.seeded_bugs import BF16, DEPTHWISE, F32, F64, PLAIN, SAME, Bug
+from kernels.seeded_bugs import BF16, DEPTHWISE, DEPTHWISE_3X3, F32, F64, PLAIN, SAME, Bug
 
 WGRAD = dict(n=3, c=40, h=11, w=9, k=40, r=2, s=3, padding=(1, 0, 1, 1))
 
@@ -29,6 +29,7 @@ PROBLEMS = {
         **MASKED, family="dgrad by fprop_few_channels", n=2, c=24, h=19, w=20, k=3, r=2, s=3, blocks=1
     ),
     "masked depthwise": dict(**MASKED, family="dgrad by fprop_depthwise", **{**DEPTHWISE, "stride": (1, 1)}),
+    "masked depthwise 3x3": dict(**MASKED, family="dgrad by fprop_depthwise", **DEPTHWISE_3X3, blocks=1),
     "masked depthwise, odd": dict(
         **MASKED, family="dgrad by fprop_depthwise", **{**DEPTHWISE, "c": 12, "k": 12, "groups": 12}
     ),
@@ -308,6 +309,16 @@ BUGS = {
     "masked depthwise: forgotten": Bug(
         "conv/fprop_depthwise_any.cuh", "if constexpr (MASKED) if (inside)", "if constexpr (false) if (inside)",
         "masked depthwise", "numbers",
+    ),
+    "masked depthwise 3x3: forgotten": Bug(
+        "conv/fprop_depthwise.cuh", "if constexpr (MASKED) mask_patch(patch);", "", "masked depthwise 3x3", "numbers"
+    ),
+    "masked depthwise 3x3: behind the barrier": Bug(
+        "conv/fprop_depthwise.cuh", "if constexpr (MASKED) mask_patch(patch); __syncthreads();",
+        "__syncthreads(); if constexpr (MASKED) mask_patch(patch);", "masked depthwise 3x3", "shared-race",
+    ),
+    "masked depthwise 3x3: not the columns that are left": Bug(
+        "conv/fprop_depthwise.cuh", "if (other_row(i) < ROWS) {", "if (false) {", "masked depthwise 3x3", "numbers"
     ),
     "masked depthwise, odd: by the first channels": Bug(
         "conv/fprop_depthwise_any.cuh", "load_masked<MASKED>(pixel, masks_of(pixel), args_.by_multiplier(k_ + v))",

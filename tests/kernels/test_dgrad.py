@@ -123,6 +123,7 @@ MASKED = {  # all families
     "odd channels": dict(n=2, c=24, h=9, w=8, k=35, r=2, s=3, padding=(1, 0, 1, 1)),
     "few channels": FEW_FILTERS["3x3 stride 2"],
     "depthwise": FEW_FILTERS["depthwise 3x3 stride 2"],
+    "depthwise 3x3": dict(n=2, c=40, h=19, w=33, k=40, r=3, s=3, padding=(1, 1, 1, 1), groups=40),
     "depthwise, two filters a channel": dict(n=1, c=12, h=9, w=8, k=24, r=3, s=3, padding=(1, 1, 1, 1), groups=12),
     "strides without number": STRIDED["strides without number"],
 }

@@ -52,6 +52,7 @@ MOST_PER_MATH = {
     "dgrad 3x3 stride 2 masked": 2.6,
     "dgrad 1x1 masked": 3.1,
     "dgrad small map masked": 2.8,
+    "dgrad depthwise 3x3 masked": 2.1,
     "dgrad f32 masked": 1.2,
     "wgrad 3x3": 2.1,
     "wgrad 3x3 stride 2": 2.5,

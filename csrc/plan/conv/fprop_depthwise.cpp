@@ -36,15 +36,15 @@ int64_t patch_bytes(const DepthwiseTile& tile, const Conv2dProblem& x) {
   return rows * (columns * tile.vectors * 16 + (tile.vectors == 4 ? 32 / x.stride_h : 0));
 }
 
-int shared_bytes(const DepthwiseTile& tile, const Conv2dProblem& x) {
-  return static_cast<int>((x.r * x.s + 1) * tile.channels(x) * 4 + 2 * patch_bytes(tile, x));
+int shared_bytes(const DepthwiseTile& tile, const Conv2dProblem& x, bool masked) {
+  return static_cast<int>((x.r * x.s + 1) * tile.channels(x) * 4 + (masked ? 3 : 2) * patch_bytes(tile, x));
 }
 
 // Of a tile: for each of a thread's 8 outputs an instruction for every multiplication, and some 60.
-Candidate rate_tile(const DepthwiseTile& tile, const Conv2dProblem& x, const Device& device) {
-  const int shared = shared_bytes(tile, x), v = 16 / element_bytes(x.dtype);
+Candidate rate_tile(const DepthwiseTile& tile, const Conv2dProblem& x, bool masked, const Device& device) {
+  const int shared = shared_bytes(tile, x, masked), v = 16 / element_bytes(x.dtype);
   const double taps = static_cast<double>(x.r * x.s), outputs = 8.0 * tile.threads();
-  const double patch = static_cast<double>(patch_bytes(tile, x));
+  const double patch = static_cast<double>(patch_bytes(tile, x)) * (masked ? 2 : 1);
   SliceWork work;
   work.tensor = outputs * taps * v / device.ffma_per_clock;
   work.issue = outputs * (taps * v + 60) / 128;
@@ -77,21 +77,22 @@ Kernel any_kernel(const char* element, bool wide) {
 
 std::string plan_common(FpropPlanner& planner, Conv2dArguments args) {
   const Conv2dProblem& x = planner.x;
+  const bool masked = planner.masked;
   const Device& device = planner.device;
   const std::vector<DepthwiseTile> all = tiles(x.stride_h);
   const DepthwiseTile* tile =
-      planner.choose(all, [&](const DepthwiseTile& tile) { return rate_tile(tile, x, device); });
+      planner.choose(all, [&](const DepthwiseTile& tile) { return rate_tile(tile, x, masked, device); });
   if (!tile) return planner.no_tile();
   const int64_t filter_tiles = ceil_div(x.k, tile->channels(x));
   args.by_filter_tiles = division_by(static_cast<unsigned>(filter_tiles));
   // As many blocks as are resident at once: each keeps its channels and walks over tiles of pixels.
-  const int64_t resident = rate_tile(*tile, x, device).blocks_per_sm * device.sms;
+  const int64_t resident = rate_tile(*tile, x, masked, device).blocks_per_sm * device.sms;
   const auto blocks = [&](Conv2dArguments& args) {
     set_pixel_tiles(args, tile->p, tile->q);
     return std::min<int64_t>(args.tiles, std::max<int64_t>(1, resident / filter_tiles)) * filter_tiles;
   };
-  planner.add_launches(common_kernel(element_name(x.dtype), *tile, x.r, x.stride_h), args, blocks,
-                       tile->threads(), shared_bytes(*tile, x),
+  const Kernel kernel = planner.loading(common_kernel(element_name(x.dtype), *tile, x.r, x.stride_h));
+  planner.add_launches(kernel, args, blocks, tile->threads(), shared_bytes(*tile, x, masked),
                        std::clamp<int64_t>(kMostPixels / x.h, 1, planner.images_in_31_bits()));
   return {};
 }
@@ -118,8 +119,7 @@ std::string plan_fprop_depthwise(FpropPlanner& planner) {
   Conv2dArguments args = planner.arguments();
   args.vector_output = common_vector(x.k, planner.bytes, planner.options.alignment) == 16;
   const bool wide = x.k == x.c && args.vector_output;
-  if (wide && is_common(x) && !planner.masked && (x.r == 3 || !planner.options.ahead_of_time))
-    return plan_common(planner, args);
+  if (wide && is_common(x) && (x.r == 3 || !planner.options.ahead_of_time)) return plan_common(planner, args);
   const int channels = kVectors * (16 / planner.bytes), runs = kThreads / kVectors;
   args.by_filter_tiles = division_by(static_cast<unsigned>(ceil_div(x.k, channels)));
   const auto blocks = [&](Conv2dArguments& args) {

@@ -24,6 +24,7 @@
 #pragma once
 
 #include "gather.cuh"
+#include "mask.cuh"
 #include "pixel_tiles.cuh"
 
 namespace pyconvx {
@@ -56,7 +57,7 @@ struct DepthwiseTile {
   static constexpr int OTHERS = COLUMNS % WIDTH, OTHER_PASSES = (ROWS * OTHERS + PLACES - 1) / PLACES;
 };
 
-template <class Tile>
+template <class Tile, bool MASKED>
 class Depthwise : Tile {
   using Tile::BYTES, Tile::CHANNELS, Tile::COLUMNS, Tile::HEIGHT, Tile::OTHERS, Tile::OTHER_PASSES, Tile::P,
       Tile::PATCH_BYTES, Tile::PITCH;
@@ -77,6 +78,7 @@ public:
         static_cast<char*>(args.output) + ((static_cast<long long>(p_) * args.q + q_) * args.k + k_) * BYTES;
     width_ = k_ < args.k ? args.w : 0;
     input_ = at_of_patch(place_ / WIDTH, place_ % WIDTH);
+    if constexpr (MASKED) to_outputs_ = way_to_outputs(args.input, args.relu_output);
   }
 
   // A block keeps its channels and walks over a run of tiles of pixels, the next patch on its way while one
@@ -95,6 +97,7 @@ public:
 #pragma unroll 1
     while (true) {
       ptx::cp_async_wait<0>();
+      if constexpr (MASKED) mask_patch(patch);
       __syncthreads();
       const PixelTile after = behind(at);
       --tiles;
@@ -141,6 +144,7 @@ private:
         static_cast<unsigned long long>(at.n * args_.h + at.p * STRIDE) * args_.row_step +
         static_cast<unsigned long long>(at.q * STRIDE) * args_.column_step;
     const unsigned long long step = static_cast<unsigned long long>(args_.row_step) * HEIGHT;
+    const unsigned outputs = outputs_of(patch);
     patch += vector_ * 16;
     const int row = place_ / WIDTH;
 #pragma unroll
@@ -151,8 +155,8 @@ private:
 #pragma unroll
       for (int i = 0; i < ROWS; i += HEIGHT, from += step)
         if (i + HEIGHT <= ROWS || row < ROWS - i)
-          copy<16>(patch + (row + i) * PITCH + column * VECTORS * 16, from,
-                   inside && is_inside(top + row + i, args_.h));
+          copy_piece(patch + (row + i) * PITCH + column * VECTORS * 16, outputs, from,
+                     inside && is_inside(top + row + i, args_.h));
     }
 #pragma unroll(OTHER_PASSES <= 10 ? OTHER_PASSES : 1)
     for (int i = 0; i < OTHER_PASSES; ++i) {
@@ -160,10 +164,41 @@ private:
       const unsigned offset =
           (row - place_ / WIDTH) * args_.row_step + (column - place_ % WIDTH) * args_.column_step;
       if ((i + 1) * PLACES <= ROWS * OTHERS || row < ROWS)
-        copy<16>(patch + row * PITCH + column * VECTORS * 16, input_ + skip + static_cast<int>(offset),
-                 is_needed(column) && is_inside(top + row, args_.h) && is_inside(left + column, width_));
+        copy_piece(patch + row * PITCH + column * VECTORS * 16, outputs,
+                   input_ + skip + static_cast<int>(offset),
+                   is_needed(column) && is_inside(top + row, args_.h) && is_inside(left + column, width_));
     }
     ptx::cp_async_commit();
+  }
+
+  // A gradient that is masked: the outputs of a ReLU for the patch that is on its way, or has just arrived,
+  // stand behind both patches, so many bytes from it.
+  __device__ unsigned outputs_of(unsigned patch) const { return patches_ + 2 * PATCH_BYTES - patch; }
+
+  __device__ void copy_piece(unsigned to, unsigned outputs, const char* from, bool valid) const {
+    copy<16>(to, from, valid);
+    if constexpr (MASKED) copy<16>(to + outputs, from + to_outputs_, valid);
+  }
+
+  // What this thread has copied.
+  __device__ void mask_patch(unsigned patch) const {
+    const unsigned outputs = outputs_of(patch);
+    const int row = place_ / WIDTH;
+    patch += vector_ * 16;
+#pragma unroll 1
+    for (int column = place_ % WIDTH; column < COLUMNS - OTHERS; column += WIDTH)
+#pragma unroll
+      for (int i = 0; i < ROWS; i += HEIGHT)
+        if (i + HEIGHT <= ROWS || row < ROWS - i) {
+          const unsigned at = patch + (row + i) * PITCH + column * VECTORS * 16;
+          mask_in_place(at, at + outputs, Element{});
+        }
+#pragma unroll 1
+    for (int i = 0; i < OTHER_PASSES; ++i)
+      if (other_row(i) < ROWS) {
+        const unsigned at = patch + other_row(i) * PITCH + other_column(i) * VECTORS * 16;
+        mask_in_place(at, at + outputs, Element{});
+      }
   }
 
   // The last column may be there only to make their number even.
@@ -286,16 +321,17 @@ private:
   int k_, p_, q_;       // its filter, and its outputs in a tile
   int width_;           // W, or 0 if its filter is past the last
   const char* input_;   // what it copies first of the first tile's patch
-  char* output_;        // its outputs of the first tile
+  long long to_outputs_;
+  char* output_;  // its outputs of the first tile
   float sum_[TP][TQ][V];
 };
 
-template <class Tile>
+template <class Tile, bool MASKED = false>
 __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS)
     fprop_depthwise(const __grid_constant__ Conv2dArguments arguments) {
   const Conv2dArguments& args = known(arguments);
   extern __shared__ __align__(128) unsigned char shared[];
-  Depthwise<Tile> depthwise(args, reinterpret_cast<float*>(shared));
+  Depthwise<Tile, MASKED> depthwise(args, reinterpret_cast<float*>(shared));
   if (bias_is_first(args))
     depthwise.template run<true>();
   else
