@@ -260,8 +260,7 @@ BUGS = {
         "patch, f32, two taps", "out-of-bounds",
     ),
     "patch: an image's address in 31 bits": Bug(
-        "conv/patch.cuh", "static_cast<long long>(pixels.first_image()) * args.h", "pixels.first_image() * args.h",
-        "patch, far", "numbers",
+        "conv/patch.cuh", "image * pixel_bytes_", "static_cast<int>(image * pixel_bytes_)", "patch, far", "numbers",
     ),
     # --- patch_ffma.cuh
     "patch, f32: filters in the order of rows": Bug(
