@@ -51,7 +51,7 @@ DGRAD = {
     "gather, masked": dict(n=1, c=16, h=8200, w=8200, k=32, r=1, s=1, masked=True),
     "rows left over": dict(n=2, c=16, h=16400, w=8200, k=32, r=1, s=1, stride=(2, 1)),
     "f32": dict(n=1, c=16, h=8200, w=8200, k=36, r=1, s=2, dtype=torch.float32),
-    "depthwise, masked": dict(n=3, c=32, h=8200, w=8200, k=32, **SAME, groups=32, masked=True),
+    "depthwise, masked": dict(n=3, c=32, h=8200, w=8200, k=32, r=3, s=5, padding=(1, 1, 2, 2), groups=32, masked=True),
     "plain": dict(n=2, c=4, h=16400, w=16400, k=6, r=2, s=3, dtype=torch.float64),
 }
 
