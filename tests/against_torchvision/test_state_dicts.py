@@ -143,13 +143,11 @@ SIZES = {**TORCHVISION, **{name: size for name, (_, size) in TIMM.items()}}
 
 
 @pytest.mark.parametrize("name", SIZES)
-def test_logits(name):
-    compare_logits(*pair(name), SIZES[name])
-
-
-@pytest.mark.parametrize("name", SIZES)
-def test_training_and_gradients(name):
-    compare_training(*pair(name), SIZES[name])
+def test_logits_and_gradients(name):
+    """In one test, since making a pair of large networks takes as long as running it."""
+    ours, theirs = pair(name)
+    compare_logits(ours, theirs, SIZES[name])
+    compare_training(ours, theirs, SIZES[name])
 
 
 @pytest.mark.parametrize("name", WITH_HEADS)
